@@ -1,0 +1,268 @@
+"""`router.toml` and its environment: read once, merged, checked as a whole, every mistake explained.
+
+The library owns the sections below; `[serving]`, `[training]` and `[mlflow]` belong to the sides that use them
+(their `settings.py`) and are kept here as they were read.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from router_ml.errors import ConfigError
+from router_ml.ladder import CATALOGUE, Capability, Ladder, Price, Tier, price_of
+from router_ml.registry import did_you_mean
+
+__all__ = [
+    "ENV_PREFIX",
+    "Config",
+    "ExplorationSettings",
+    "PolicySettings",
+    "StoreSettings",
+    "UseCase",
+    "load_config",
+    "parse_section",
+]
+
+ENV_PREFIX = "ROUTER_ML_"
+# Sections of the two sides: checked by the side that owns them, opaque to the library.
+SIDE_SECTIONS = ("serving", "training", "mlflow")
+S = TypeVar("S", bound=BaseModel)
+Rate = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PolicySettings(_Section):
+    """`[policy]`: what the router optimises.
+
+    `quality` is the share of the best tier's quality to keep, in (0, 1]; `safe_tier` answers what the model has
+    never seen the like of (default: the dearest tier); `max_attempts` counts the first attempt.
+    """
+
+    quality: Annotated[float, Field(gt=0.0, le=1.0)] = 0.97
+    safe_tier: str | None = None
+    max_attempts: Annotated[int, Field(ge=1, le=3)] = 2
+
+
+class ExplorationSettings(_Section):
+    """`[exploration]`: `up` is the share of live requests sent to a dearer tier than planned, for its label."""
+
+    up: Rate = 0.01
+
+
+class StoreSettings(_Section):
+    """`[store]`: where events go; `text = false` keeps features and hashes instead of prompts and answers."""
+
+    url: str = "sqlite:///router_ml.db"
+    text: bool = True
+
+
+class UseCase(_Section):
+    """`[use_cases.NAME]`: latency budgets of one kind of request (None: no limit), and the tiers it may use."""
+
+    ttft_ms: Annotated[float, Field(gt=0.0)] | None = None
+    total_ms: Annotated[float, Field(gt=0.0)] | None = None
+    tiers: tuple[str, ...] | None = None
+
+
+class _TierEntry(_Section):
+    # As written by a person: prices may be left to the catalogue.
+    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    model: str = Field(min_length=1)
+    base_url: str | None = None
+    api_key_env: str | None = None
+    input_usd_per_mtok: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] | None = None
+    output_usd_per_mtok: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] | None = None
+    cached_input_usd_per_mtok: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] | None = None
+    context_window: Annotated[int, Field(gt=0)] = 128_000
+    capabilities: frozenset[Capability] = frozenset({"tools", "vision", "json"})
+    latency_ms: Annotated[float, Field(ge=0.0)] = 0.0
+
+
+class _File(_Section):
+    models_dir: str = "models"
+    tiers: tuple[_TierEntry, ...] = ()
+    prices: dict[str, Price] = Field(default_factory=dict)
+    policy: PolicySettings = Field(default_factory=PolicySettings)
+    exploration: ExplorationSettings = Field(default_factory=ExplorationSettings)
+    store: StoreSettings = Field(default_factory=StoreSettings)
+    use_cases: dict[str, UseCase] = Field(default_factory=dict)
+    serving: dict[str, Any] = Field(default_factory=dict)
+    training: dict[str, Any] = Field(default_factory=dict)
+    mlflow: dict[str, Any] = Field(default_factory=dict)
+
+
+class Config(_Section):
+    """The whole configuration; `ladder` is None when the file names no tiers (the bundle's ladder is used then)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    source: str
+    ladder: Ladder | None
+    models_dir: Path
+    policy: PolicySettings
+    exploration: ExplorationSettings
+    store: StoreSettings
+    use_cases: dict[str, UseCase]
+    sections: dict[str, dict[str, Any]]
+
+
+def load_config(path: Path | None, environ: Mapping[str, str]) -> Config:
+    """Read `router.toml`, lay the environment over it and check the whole.
+
+    `ROUTER_ML_POLICY__QUALITY=0.95` overrides `quality` in `[policy]`: two underscores go one level down.
+
+    Args:
+        path: The file; None uses defaults and the environment alone.
+        environ: The environment, usually `os.environ`.
+
+    Raises:
+        ConfigError: With every mistake found, each with its key and what was expected.
+    """
+    where = str(path) if path else "defaults"
+    raw = _overlay(_read(path) if path else {}, environ)
+    file = parse_section(_File, raw, where=where)
+    tiers = [_tier(entry, i, file.prices, where) for i, entry in enumerate(file.tiers)]
+    try:
+        ladder = Ladder.of(tiers) if tiers else None
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    _check_tier_names(file, ladder, where)
+    return Config(
+        source=where,
+        ladder=ladder,
+        models_dir=Path(file.models_dir),
+        policy=file.policy,
+        exploration=file.exploration,
+        store=file.store,
+        use_cases=file.use_cases,
+        sections={name: getattr(file, name) for name in SIDE_SECTIONS},
+    )
+
+
+def parse_section(model: type[S], raw: Mapping[str, Any], *, where: str, prefix: str = "") -> S:
+    """Check one section against its model, reporting all mistakes at once.
+
+    Args:
+        model: The section's pydantic model.
+        raw: What was read.
+        where: File name for the message.
+        prefix: Key path of the section, such as "serving.".
+
+    Raises:
+        ConfigError: With one line per mistake.
+    """
+    try:
+        return model.model_validate(dict(raw))
+    except ValidationError as error:
+        mistakes = [_explain(model, item, prefix) for item in error.errors()]
+    plural = "problem" if len(mistakes) == 1 else "problems"
+    raise ConfigError(f"{where}: {len(mistakes)} {plural}\n" + "\n".join(f"  {line}" for line in mistakes))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file; copy router.toml from the project, or pass --config") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+
+
+def _overlay(raw: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
+    merged = dict(raw)
+    for name in sorted(environ):
+        if not name.startswith(ENV_PREFIX) or "__" not in name:
+            continue
+        section, *keys = name.removeprefix(ENV_PREFIX).lower().split("__")
+        target = merged[section] = dict(merged.get(section, {}))
+        for key in keys[:-1]:
+            target[key] = dict(target.get(key, {}))
+            target = target[key]
+        target[keys[-1]] = _scalar(environ[name])
+    return merged
+
+
+def _scalar(text: str) -> object:
+    # A value is read as TOML would (numbers, booleans, arrays); anything else is a string.
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _tier(entry: _TierEntry, i: int, overrides: Mapping[str, Price], where: str) -> Tier:
+    given = entry.model_dump(exclude_none=True)
+    listed = price_of(entry.model, overrides)
+    if listed is not None:
+        # A tier that names its own prices does not inherit a cached price that belongs to the listed ones.
+        own = "input_usd_per_mtok" in given or "output_usd_per_mtok" in given
+        inherited = listed.model_dump(exclude={"cached_input_usd_per_mtok"} if own else None, exclude_none=True)
+        given = {**inherited, **given}
+    missing = [key for key in ("input_usd_per_mtok", "output_usd_per_mtok") if key not in given]
+    if missing:
+        known = ", ".join(sorted(CATALOGUE))
+        message = (
+            f"{where}: tiers[{i}] ('{entry.name}'): no price is known for the model '{entry.model}'; "
+            f"set {' and '.join(missing)}, or use one of {known}"
+        )
+        raise ConfigError(message)
+    return Tier.model_validate(given)
+
+
+def _check_tier_names(file: _File, ladder: Ladder | None, where: str) -> None:
+    if ladder is None:
+        return
+    wanted: list[tuple[str, Sequence[str]]] = [
+        (f"use_cases.{name}.tiers", case.tiers) for name, case in file.use_cases.items() if case.tiers is not None
+    ]
+    if file.policy.safe_tier is not None:
+        wanted.append(("policy.safe_tier", [file.policy.safe_tier]))
+    for key, names in wanted:
+        for name in names:
+            if name not in ladder.names:
+                hint = did_you_mean(name, list(ladder.names))
+                raise ConfigError(f"{where}: {key}: no tier is called '{name}'{hint}; tiers: {', '.join(ladder.names)}")
+
+
+def _explain(model: type[BaseModel], item: Mapping[str, Any], prefix: str) -> str:
+    path = prefix + "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in item["loc"]).lstrip(".")
+    if item["type"] == "extra_forbidden":
+        known = _known_keys(model, item["loc"][:-1])
+        return f"{path}: unknown key{did_you_mean(str(item['loc'][-1]), known)}; known here: {', '.join(known)}"
+    if item["type"] == "missing":
+        return f"{path}: missing"
+    message = str(item["msg"])
+    hint = ""
+    value = item["input"]
+    if path.endswith("quality") and isinstance(value, int | float) and 1 < value <= 100:
+        hint = f" (did you mean {value / 100:g}?)"
+    return f"{path}: {message}, got {value!r}{hint}"
+
+
+def _known_keys(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
+    current: Any = model
+    for part in loc:
+        annotation = current.model_fields[part].annotation if isinstance(part, str) and _has(current, part) else current
+        current = _record_in(annotation) or current
+    return sorted(current.model_fields)
+
+
+def _has(model: Any, name: str) -> bool:
+    return name in getattr(model, "model_fields", {})
+
+
+def _record_in(annotation: Any) -> type[BaseModel] | None:
+    # The record inside `tuple[Record, ...]`, `dict[str, Record]` or `Record | None`.
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for arg in getattr(annotation, "__args__", ()) if (found := _record_in(arg))), None)
