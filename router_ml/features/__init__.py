@@ -1,0 +1,142 @@
+"""Request -> features: the one implementation that training and serving share.
+
+A request becomes a fixed vector (`dense`) and a bag of hashed ids with weights (`ids`, `counts`). A new block is one
+file and one line below; order, names and versions enter `SCHEMA_HASH`, and a bundle made for another hash is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router_ml.errors import DataError
+from router_ml.features import metadata, ngrams, structure, text
+from router_ml.features.metadata import N_METADATA_BUCKETS
+from router_ml.features.scan import N_TEXT_BUCKETS
+from router_ml.features.view import estimate_input_tokens, text_of, view_of
+from router_ml.schema import Request, StoredFeatures
+
+__all__ = [
+    "DENSE_NAMES",
+    "N_BUCKETS",
+    "N_TEXT_BUCKETS",
+    "SCHEMA_HASH",
+    "FeatureBatch",
+    "Features",
+    "featurize",
+    "featurize_many",
+    "from_stored",
+    "stack",
+    "text_of",
+    "to_stored",
+]
+
+F32: TypeAlias = NDArray[np.float32]
+I64: TypeAlias = NDArray[np.int64]
+
+# Raise it with every change of what a block computes: models trained on the old values are then refused.
+_VERSION = 1
+_DENSE_BLOCKS = {"text": text, "structure": structure}
+
+DENSE_NAMES: tuple[str, ...] = tuple(
+    f"{name}.{column}" for name, block in _DENSE_BLOCKS.items() for column in block.COLUMNS
+)
+N_BUCKETS = N_TEXT_BUCKETS + N_METADATA_BUCKETS
+SCHEMA_HASH = hashlib.sha256(
+    "\n".join(
+        (f"version {_VERSION}", f"ngrams {N_TEXT_BUCKETS}", f"metadata {N_METADATA_BUCKETS}", *DENSE_NAMES)
+    ).encode()
+).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """One request in numbers.
+
+    `dense` has shape (D,), float32, finite. `ids` (L,), int64, sorted and distinct, are buckets of words, word pairs
+    and metadata; `counts` (L,), float32, are their weights 1 + ln(count). `input_tokens` is an estimate.
+    """
+
+    dense: F32
+    ids: I64
+    counts: F32
+    input_tokens: float
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureBatch:
+    """Several requests: `dense` (n, D); `ids` and `counts` (n, L), padded with id 0 and weight 0."""
+
+    dense: F32
+    ids: I64
+    counts: F32
+    input_tokens: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.dense)
+
+
+def featurize(request: Request) -> Features:
+    """Turn one request into features; pure, and bounded in time whatever the length of the request.
+
+    Args:
+        request: Any request, with empty, list-type or missing content.
+
+    Returns:
+        The same bytes for the same request, alone or among others.
+    """
+    view = view_of(request)
+    dense = np.array([value for block in _DENSE_BLOCKS.values() for value in block.compute(view)], np.float32)
+    words, repeats = np.unique(ngrams.compute(view), return_counts=True)
+    meta = np.unique(np.array(metadata.compute(view), np.int64))
+    counts = np.ones(len(words) + len(meta), np.float32)
+    counts[: len(words)] += np.log(repeats).astype(np.float32)
+    return Features(dense, np.concatenate((words, meta)), counts, estimate_input_tokens(view))
+
+
+def featurize_many(requests: Iterable[Request]) -> list[Features]:
+    """Turn requests into features one by one, so that a batch gives the same bytes as single calls."""
+    return [featurize(request) for request in requests]
+
+
+def stack(features: Sequence[Features]) -> FeatureBatch:
+    """Pad features into one batch, as wide as the longest of them (and at least one id wide)."""
+    width = max((len(one.ids) for one in features), default=0) or 1
+    ids = np.zeros((len(features), width), np.int64)
+    counts = np.zeros((len(features), width), np.float32)
+    for i, one in enumerate(features):
+        ids[i, : len(one.ids)] = one.ids
+        counts[i, : len(one.ids)] = one.counts
+    dense = np.stack([one.dense for one in features]) if features else np.zeros((0, len(DENSE_NAMES)), np.float32)
+    return FeatureBatch(dense, ids, counts, np.array([one.input_tokens for one in features], np.float64))
+
+
+def to_stored(features: Features) -> StoredFeatures:
+    """Return features as they are logged when the text is not kept."""
+    return StoredFeatures(
+        schema_hash=SCHEMA_HASH,
+        dense=tuple(features.dense.tolist()),
+        ids=tuple(features.ids.tolist()),
+        counts=tuple(features.counts.tolist()),
+    )
+
+
+def from_stored(stored: StoredFeatures) -> Features:
+    """Return logged features.
+
+    Raises:
+        DataError: When they were made by another version of the feature code.
+    """
+    if stored.schema_hash != SCHEMA_HASH:
+        raise DataError(
+            f"stored features have the schema {stored.schema_hash}, this release makes {SCHEMA_HASH}; "
+            "rows without text cannot be converted: leave them out, or use the release that wrote them"
+        )
+    dense = np.array(stored.dense, np.float32)
+    tokens = float(np.expm1(dense[DENSE_NAMES.index("structure.log_input_tokens")]))
+    return Features(dense, np.array(stored.ids, np.int64), np.array(stored.counts, np.float32), tokens)

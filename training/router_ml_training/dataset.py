@@ -1,0 +1,169 @@
+"""Interactions -> arrays: features, what is known per tier, when, and which rows belong together."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from router_ml.errors import DataError
+from router_ml.features import N_BUCKETS, FeatureBatch, Features, featurize, from_stored, stack, text_of
+from router_ml.schema import Interaction
+from router_ml_training.labels import Evidence, evidence_of
+
+__all__ = ["Dataset", "build_dataset"]
+
+F32: TypeAlias = NDArray[np.float32]
+F64: TypeAlias = NDArray[np.float64]
+
+_NOT_WORD = re.compile(r"\W+")
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """n interactions over K tiers, in the order they came.
+
+    `dense` (n, D) float32 and `text` (n, N_BUCKETS) sparse float32 are the features; `quality`, `cost_usd` and
+    `output_tokens` are (n, K) float64 with NaN for unknown; `escalated` (n, K) marks outcomes that are known because
+    a cheaper tier failed. `group` (n,) int64 is equal for rows that must not be split (same session, same prompt);
+    `ts` (n,) float64 are seconds since 1970; `audited` (n,) marks rows on which every tier was run on purpose.
+    """
+
+    tiers: tuple[str, ...]
+    dense: F32
+    text: csr_array
+    input_tokens: F64
+    quality: F64
+    escalated: NDArray[np.bool_]
+    cost_usd: F64
+    output_tokens: F64
+    group: NDArray[np.int64]
+    ts: F64
+    audited: NDArray[np.bool_]
+    digest: str
+    simulated: bool
+
+    def __len__(self) -> int:
+        return len(self.dense)
+
+    @property
+    def complete(self) -> NDArray[np.bool_]:
+        """Rows on which the outcome of every tier is known, shape (n,)."""
+        return ~np.isnan(self.quality).any(axis=1)
+
+    def rows(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> Dataset:
+        """Return the rows of that index or mask, in its order."""
+        return Dataset(
+            self.tiers,
+            self.dense[index],
+            self.text[index],
+            self.input_tokens[index],
+            self.quality[index],
+            self.escalated[index],
+            self.cost_usd[index],
+            self.output_tokens[index],
+            self.group[index],
+            self.ts[index],
+            self.audited[index],
+            self.digest,
+            self.simulated,
+        )
+
+    def features(self, index: Sequence[int] | NDArray[np.int64]) -> FeatureBatch:
+        """Return the features of some rows as the service would score them."""
+        return stack([self._one(int(i)) for i in index])
+
+    def _one(self, i: int) -> Features:
+        start, end = self.text.indptr[i], self.text.indptr[i + 1]
+        ids = self.text.indices[start:end].astype(np.int64)
+        return Features(self.dense[i], ids, self.text.data[start:end], float(self.input_tokens[i]))
+
+
+def build_dataset(interactions: Iterable[Interaction], tiers: Sequence[str]) -> Dataset:
+    """Turn a log into arrays, one pass, one interaction at a time.
+
+    Args:
+        interactions: The log, in any order; rows without text must carry their features.
+        tiers: Tier names, cheapest first.
+
+    Raises:
+        DataError: When no interaction is left, or none says anything about any tier.
+    """
+    features: list[Features] = []
+    evidence: list[Evidence] = []
+    groups: dict[str, int] = {}
+    group, ts, audited = [], [], []
+    digest = hashlib.sha256()
+    simulated = False
+    for item in interactions:
+        features.append(from_stored(item.features) if item.features else featurize(item.to_request()))
+        evidence.append(evidence_of(item, tiers))
+        group.append(groups.setdefault(_group_key(item), len(groups)))
+        ts.append(_seconds(item.ts))
+        audited.append(item.mode == "audit")
+        simulated = simulated or "simulated" in item.tags
+        digest.update(item.id.encode())
+        digest.update(evidence[-1].quality.tobytes())
+    if not features:
+        raise DataError("the log holds no interaction; check the source and its reject file")
+    dataset = Dataset(
+        tuple(tiers),
+        np.stack([one.dense for one in features]),
+        _sparse(features),
+        np.array([one.input_tokens for one in features]),
+        np.stack([one.quality for one in evidence]),
+        np.stack([one.escalated for one in evidence]),
+        np.stack([one.cost_usd for one in evidence]),
+        np.stack([one.output_tokens for one in evidence]),
+        np.array(group, np.int64),
+        np.array(ts),
+        np.array(audited, np.bool_),
+        digest.hexdigest()[:16],
+        simulated,
+    )
+    _refuse_unlearnable(dataset)
+    return dataset
+
+
+def _refuse_unlearnable(dataset: Dataset) -> None:
+    known = (~np.isnan(dataset.quality)).sum(axis=0)
+    if not known.any():
+        raise DataError(
+            f"none of the {len(dataset)} interactions says whether an answer was good enough: "
+            "record feedback, verdicts or escalations first"
+        )
+    silent = [name for name, count in zip(dataset.tiers, known, strict=True) if count == 0]
+    if silent:
+        raise DataError(
+            f"no outcome is known for the tier{'s' if len(silent) > 1 else ''} {', '.join(silent)} in "
+            f"{len(dataset)} interactions; there is nothing to choose between: explore or audit that tier, "
+            "or take it out of the ladder"
+        )
+
+
+def _sparse(features: Sequence[Features]) -> csr_array:
+    pointers = np.concatenate(([0], np.cumsum([len(one.ids) for one in features])))
+    indices = np.concatenate([one.ids for one in features])
+    values = np.concatenate([one.counts for one in features])
+    return csr_array((values, indices, pointers), shape=(len(features), N_BUCKETS))
+
+
+def _group_key(item: Interaction) -> str:
+    if item.session_id is not None:
+        return f"session {item.session_id}"
+    for message in reversed(item.request.messages):
+        if message.get("role") == "user":
+            words = _NOT_WORD.sub(" ", text_of(message.get("content")).lower()).strip()
+            return "prompt " + hashlib.sha256(words.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return f"id {item.id}"
+
+
+def _seconds(ts: datetime) -> float:
+    return ts.timestamp()

@@ -1,0 +1,106 @@
+"""Fitted feature scaling: inverse document frequencies for the words, mean and deviation for the dense columns.
+
+It is fitted once per training run without looking at any outcome, and drawn into the graph, so that the service
+hands over raw counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from router_ml.features import N_BUCKETS, N_TEXT_BUCKETS
+from router_ml_training.dataset import Dataset
+from router_ml_training.onnx_graph import GraphBuilder
+
+__all__ = ["Design", "Encoder", "fit_encoder"]
+
+F32: TypeAlias = NDArray[np.float32]
+
+# A whole text has length 1 after scaling; one metadata fact weighs as much as a salient word of a short text.
+_METADATA_WEIGHT = 0.5
+# Standardised columns are cut here, so that one absurd value cannot outvote everything else.
+_CLIP = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """Encoded rows: `dense` (n, D) float32 as featurised, `scaled` (n, D) float32 standardised, `words` (n, N_BUCKETS)."""
+
+    dense: F32
+    scaled: F32
+    words: csr_array
+
+    def __len__(self) -> int:
+        return len(self.dense)
+
+    def rows(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> Design:
+        """Return the rows of that index or mask."""
+        return Design(self.dense[index], self.scaled[index], self.words[index])
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """`idf` (N_BUCKETS,) is 0 on metadata buckets; `mean` and `scale` have shape (D,)."""
+
+    idf: F32
+    mean: F32
+    scale: F32
+
+    def encode(self, dataset: Dataset) -> Design:
+        """Encode every row of a dataset."""
+        with np.errstate(over="ignore"):  # an absurd value ends at the clip, as it does in the graph
+            scaled = np.nan_to_num((dataset.dense - self.mean) / self.scale, nan=0.0, posinf=_CLIP, neginf=-_CLIP)
+        return Design(dataset.dense, np.clip(scaled, -_CLIP, _CLIP).astype(np.float32), self._words(dataset.text))
+
+    def define(self, graph: GraphBuilder) -> None:
+        """Name the tensors that heads use.
+
+        `scaled` (n, D) are the standardised columns, NaN standing for the mean; `weights` (n, L) are the word and
+        metadata weights, aligned with `ids`.
+        """
+        graph.define("scaled", lambda: self._draw_scaled(graph))
+        graph.define("weights", lambda: self._draw_weights(graph))
+
+    def _words(self, text: csr_array) -> csr_array:
+        is_text = text.indices < N_TEXT_BUCKETS
+        values = text.data * self.idf[text.indices]
+        squares = csr_array((values * values, text.indices, text.indptr), shape=text.shape)
+        norms = np.sqrt(np.maximum(np.asarray(squares.sum(axis=1)).ravel(), 1e-12)).astype(np.float32)
+        per_value = np.repeat(norms, np.diff(text.indptr))
+        weights = np.where(is_text, values / per_value, text.data * np.float32(_METADATA_WEIGHT))
+        return csr_array((weights.astype(np.float32), text.indices, text.indptr), shape=text.shape)
+
+    def _draw_scaled(self, graph: GraphBuilder) -> str:
+        centred = graph.add("Sub", "dense", graph.constant(self.mean))
+        scaled = graph.add("Div", centred, graph.constant(self.scale))
+        known = graph.add("Where", graph.add("IsNaN", scaled), graph.scalar(0.0), scaled)
+        return graph.add("Clip", known, graph.constant(np.float32(-_CLIP)), graph.constant(np.float32(_CLIP)))
+
+    def _draw_weights(self, graph: GraphBuilder) -> str:
+        values = graph.add("Mul", "counts", graph.add("Gather", graph.constant(self.idf), "ids"))
+        axis = graph.constant(np.array([1], np.int64))
+        energy = graph.add("ReduceSum", graph.add("Mul", values, values), axis, keepdims=1)
+        norm = graph.add("Sqrt", graph.add("Max", energy, graph.scalar(1e-12)))
+        is_metadata = graph.add("GreaterOrEqual", "ids", graph.constant(np.array([N_TEXT_BUCKETS], np.int64)))
+        metadata = graph.add("Mul", "counts", graph.scalar(_METADATA_WEIGHT))
+        return graph.add("Where", is_metadata, metadata, graph.add("Div", values, norm))
+
+
+def fit_encoder(dataset: Dataset) -> Encoder:
+    """Fit the scaling on training rows; outcomes are not looked at.
+
+    Source: smoothed inverse document frequency, ln((1 + n) / (1 + df)) + 1.
+    """
+    seen = np.bincount(dataset.text.indices, minlength=N_BUCKETS)
+    idf = np.log((1 + len(dataset)) / (1 + seen)) + 1
+    idf[N_TEXT_BUCKETS:] = 0.0
+    deviation = np.nanstd(dataset.dense.astype(np.float64), axis=0)
+    mean = np.nanmean(dataset.dense.astype(np.float64), axis=0)
+    # A column that never varied in training says nothing later either: it is switched off.
+    scale = np.where(deviation > 1e-6, deviation, 1e6)
+    return Encoder(idf.astype(np.float32), mean.astype(np.float32), scale.astype(np.float32))

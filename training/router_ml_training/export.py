@@ -1,0 +1,169 @@
+"""Fitted models -> one ONNX graph, and the parity gate that it has to pass before anything is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from router_ml.errors import ParityError
+from router_ml.features import FeatureBatch
+from router_ml.ladder import Ladder
+from router_ml_training.dataset import Dataset
+from router_ml_training.learners.gbdt import BoostedHead
+from router_ml_training.onnx_graph import GraphBuilder
+from router_ml_training.tasks import AdequacyModel, TokenModel
+
+__all__ = ["ParityReport", "check_parity", "to_onnx"]
+
+F64: TypeAlias = NDArray[np.float64]
+F32: TypeAlias = NDArray[np.float32]
+
+N_ROWS = 10_000
+TOLERANCE = 1e-5
+_CHUNK = 500
+# Largest value that a feature may take (features are finite by contract; this is beyond all of them).
+_EXTREME = 3e38
+
+
+@dataclass(frozen=True, slots=True)
+class ParityReport:
+    """How far the graph is from the trained model: rows compared, largest difference, decisions that flipped."""
+
+    n_rows: int
+    max_difference: float
+    n_flipped: int
+    max_token_difference: float
+
+
+def to_onnx(adequacy: AdequacyModel, tokens: TokenModel) -> bytes:
+    """Draw both models into one graph: `adequacy` (n, K) and `output_tokens` (n, K)."""
+    graph = GraphBuilder()
+    columns = adequacy.add_to_graph(graph)
+    return graph.model({"adequacy": columns, "output_tokens": tokens.add_to_graph(graph)}, adequacy.tiers)
+
+
+def check_parity(
+    graph: bytes,
+    adequacy: AdequacyModel,
+    tokens: TokenModel,
+    dataset: Dataset,
+    *,
+    ladder: Ladder,
+    shadow_price: float,
+    rng: np.random.Generator,
+    n_rows: int = N_ROWS,
+) -> ParityReport:
+    """Score the same rows with the trained model and with the graph.
+
+    The rows are the dataset's, replayed; where it has fewer than `n_rows`, the rest are perturbed copies; on top come
+    rows with values on and one step beside tree thresholds, with NaN and with extreme values.
+
+    Args:
+        graph: The serialised graph.
+        adequacy: The trained model.
+        tokens: The trained answer-length model.
+        dataset: Rows to replay.
+        ladder: Prices, to compare decisions and not only numbers.
+        shadow_price: Quality per USD at which the decisions are taken.
+        rng: For the perturbations.
+        n_rows: Ordinary rows to compare.
+
+    Raises:
+        ParityError: When a probability differs by more than 1e-5, or a decision flips.
+    """
+    session = _session(graph)
+    largest = token_gap = 0.0
+    flipped = total = 0
+    replay = _replayed(dataset, adequacy, n_rows, rng)
+    for start in range(0, len(replay), _CHUNK):
+        part = replay.rows(np.arange(start, min(start + _CHUNK, len(replay))))
+        design = adequacy.encoder.encode(part)
+        expected, lengths = adequacy.predict(design), tokens.predict(design)
+        got, got_lengths = _run(session, part.features(np.arange(len(part))))
+        largest = max(largest, _gap(expected, got))
+        token_gap = max(token_gap, _gap(np.log(lengths), np.log(got_lengths)))
+        chosen = _decide(expected, lengths, part.input_tokens, ladder, shadow_price)
+        flipped += int((chosen != _decide(got, got_lengths, part.input_tokens, ladder, shadow_price)).sum())
+        total += len(part)
+    report = ParityReport(total, largest, flipped, token_gap)
+    if flipped or largest > TOLERANCE or token_gap > 1e-3:
+        raise ParityError(
+            f"the exported graph is not the trained model: over {total} rows {flipped} decisions flip, adequacy "
+            f"differs by up to {largest:.1e} (allowed {TOLERANCE:.0e}) and log token counts by up to {token_gap:.1e}; "
+            "nothing was written. This is a fault of the exporter: report it with the learner's name"
+        )
+    return report
+
+
+def _session(graph: bytes) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def _run(session: ort.InferenceSession, batch: FeatureBatch) -> tuple[F64, F64]:
+    feed = {"dense": batch.dense, "ids": batch.ids, "counts": batch.counts}
+    adequacy, tokens = session.run(["adequacy", "output_tokens"], feed)
+    return np.asarray(adequacy, np.float64), np.asarray(tokens, np.float64)
+
+
+def _gap(a: F64, b: F64) -> float:
+    difference = np.abs(a - b)
+    return float("inf") if np.isnan(difference).any() else float(difference.max(initial=0.0))
+
+
+def _decide(adequacy: F64, tokens: F64, input_tokens: F64, ladder: Ladder, price: float) -> NDArray[np.int64]:
+    prices_in = np.array([tier.input_usd_per_mtok for tier in ladder])
+    prices_out = np.array([tier.output_usd_per_mtok for tier in ladder])
+    cost = (input_tokens[:, None] * prices_in + tokens * prices_out) / 1e6
+    return np.argmax(adequacy - price * cost, axis=1)
+
+
+def _replayed(dataset: Dataset, adequacy: AdequacyModel, n_rows: int, rng: np.random.Generator) -> Dataset:
+    n = len(dataset)
+    replayed = rng.permutation(n)[:n_rows]
+    repeats = rng.integers(0, n, max(n_rows - n, 0))
+    odd = rng.integers(0, n, max(n_rows // 10, 100))
+    rows = dataset.rows(np.concatenate((replayed, repeats, odd)))
+    dense = rows.dense.copy()
+    start = len(replayed)
+    noise = rng.normal(0.0, 0.3, (len(repeats), dense.shape[1])) * dataset.dense.std(axis=0)
+    dense[start : start + len(repeats)] += noise.astype(np.float32)
+    _make_odd(dense[start + len(repeats) :], _thresholds(adequacy), rng)
+    return Dataset(
+        rows.tiers, _contract(dense), rows.text, rows.input_tokens, rows.quality, rows.escalated, rows.cost_usd,
+        rows.output_tokens, rows.group, rows.ts, rows.audited, rows.digest, rows.simulated,
+    )  # fmt: skip
+
+
+def _make_odd(dense: F32, thresholds: list[tuple[int, float]], rng: np.random.Generator) -> None:
+    # In place: a third of the rows get values on or one step beside a threshold, a third NaN, a third extremes.
+    n, width = dense.shape
+    for i in range(n):
+        columns = rng.integers(0, width, 3)
+        if i % 3 == 0 and thresholds:
+            feature, threshold = thresholds[int(rng.integers(len(thresholds)))]
+            step = np.float32(rng.choice([-np.inf, np.inf]))
+            beside = np.nextafter(np.float32(threshold), step)
+            dense[i, feature] = np.float32(threshold) if rng.random() < 0.5 else beside
+        elif i % 3 == 1:
+            dense[i, columns] = np.nan
+        else:
+            dense[i, columns] = rng.choice(np.array([-_EXTREME, -1e6, 0.0, 1e6, _EXTREME], np.float32), 3)
+
+
+def _contract(dense: F32) -> F32:
+    # The feature contract: no infinities, and nothing so small that LightGBM takes it for zero and ONNX does not.
+    dense = np.clip(dense, -_EXTREME, _EXTREME)
+    dense[np.abs(dense) < 1e-30] = 0.0
+    return dense
+
+
+def _thresholds(adequacy: AdequacyModel) -> list[tuple[int, float]]:
+    heads = (model.head for model in adequacy.models)
+    return [split for head in heads if isinstance(head, BoostedHead) for split in head.trees.thresholds]

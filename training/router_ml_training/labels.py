@@ -1,0 +1,83 @@
+"""Attempts and feedback -> what is known about each tier's adequacy for one request.
+
+Untried is unknown. An infrastructure error is no evidence. A rule that finds nothing wrong proves nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router_ml.schema import Attempt, Feedback, Interaction, Verdict, VerdictSource
+
+__all__ = ["Evidence", "evidence_of"]
+
+F64: TypeAlias = NDArray[np.float64]
+
+# Who is believed when sources disagree: a higher rank overrules a lower one, later words overrule earlier ones.
+_RANK: dict[VerdictSource, int] = {"rule": 0, "verifier": 1, "user": 2, "judge": 3, "check": 4, "human": 4}
+# These look at the answer alone: what they refuse is bad, what they let pass is merely not obviously bad.
+_ONE_SIDED: frozenset[VerdictSource] = frozenset({"rule"})
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What one interaction says, per tier of the ladder (K tiers).
+
+    `quality` (K,) in [0, 1], NaN where unknown. `escalated` (K,) is true where the tier ran *because* a cheaper one
+    was judged inadequate, so that its outcome is known only for requests that are hard for the cheaper one.
+    `cost_usd` and `output_tokens` (K,) are NaN for tiers that did not answer.
+    """
+
+    quality: F64
+    escalated: NDArray[np.bool_]
+    cost_usd: F64
+    output_tokens: F64
+
+
+def evidence_of(interaction: Interaction, tiers: Sequence[str]) -> Evidence:
+    """Reduce one interaction to evidence about the tiers named, cheapest first; other tiers are left out."""
+    n = len(tiers)
+    evidence = Evidence(np.full(n, np.nan), np.zeros(n, np.bool_), np.full(n, np.nan), np.full(n, np.nan))
+    position = {name: i for i, name in enumerate(tiers)}
+    refused = False
+    last = _last_answer(interaction.attempts)
+    for attempt in interaction.attempts:
+        i = position.get(attempt.tier)
+        if attempt.error is not None or i is None:
+            continue
+        later = [item for item in interaction.feedback if (item.tier or last) == attempt.tier]
+        quality = _quality((*attempt.verdicts, *later))
+        evidence.quality[i] = np.nan if quality is None else quality
+        evidence.escalated[i] = refused and interaction.mode == "live"
+        evidence.cost_usd[i] = np.nan if attempt.cost_usd is None else attempt.cost_usd
+        evidence.output_tokens[i] = np.nan if attempt.output_tokens is None else attempt.output_tokens
+        refused = refused or any(verdict.adequate is False for verdict in attempt.verdicts)
+    return evidence
+
+
+def _last_answer(attempts: Sequence[Attempt]) -> str | None:
+    # The answer the user saw: feedback that names no tier is about this one.
+    return next((attempt.tier for attempt in reversed(attempts) if attempt.error is None), None)
+
+
+def _quality(judgements: Iterable[Verdict | Feedback]) -> float | None:
+    best: float | None = None
+    rank = -1
+    for judgement in judgements:
+        value = _value(judgement)
+        if value is not None and _RANK[judgement.source] >= rank:
+            best, rank = value, _RANK[judgement.source]
+    return best
+
+
+def _value(judgement: Verdict | Feedback) -> float | None:
+    if judgement.source in _ONE_SIDED and judgement.adequate is not False:
+        return None
+    if judgement.score is not None and judgement.source not in _ONE_SIDED:
+        return judgement.score
+    return None if judgement.adequate is None else float(judgement.adequate)

@@ -1,0 +1,24 @@
+"""Learners: each turns known outcomes into a head, a function from features to a logit that can also draw itself in ONNX.
+
+Adding one is one file and one line here; the contract suite then runs on it unasked.
+"""
+
+from __future__ import annotations
+
+from router_ml.registry import Registry
+from router_ml_training.learners.protocol import Learner
+
+__all__ = ["LEARNERS", "SIMPLICITY"]
+
+LEARNERS: Registry[Learner] = Registry(
+    "learner",
+    {
+        "constant": "router_ml_training.learners.constant:learn",
+        "length": "router_ml_training.learners.length:learn",
+        "linear": "router_ml_training.learners.linear:learn",
+        "gbdt": "router_ml_training.learners.gbdt:learn",
+    },
+)
+
+# From the simplest to the least simple: within one standard error of the best, the earlier one wins.
+SIMPLICITY: tuple[str, ...] = tuple(LEARNERS)

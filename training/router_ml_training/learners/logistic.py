@@ -1,0 +1,49 @@
+"""Logistic regression on graded targets: a row with target q counts q times as a success and 1 - q as a failure."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array, csr_matrix, vstack
+from sklearn.linear_model import LogisticRegression
+
+from router_ml_training.learners.protocol import Fit
+
+__all__ = ["logistic"]
+
+F64: TypeAlias = NDArray[np.float64]
+
+_MAX_ITERATIONS = 200
+
+
+def logistic(matrix: NDArray[Any] | csr_array, fit: Fit, *, c: float) -> tuple[F64, float] | None:
+    """Fit coefficients and an intercept.
+
+    Args:
+        matrix: Design (m, p), dense or sparse.
+        fit: Targets in [0, 1], weights and seed.
+        c: Inverse strength of the ridge penalty.
+
+    Returns:
+        Coefficients (p,) and the intercept; None when all the weight is on one side.
+    """
+    success, failure = fit.target * fit.weight, (1.0 - fit.target) * fit.weight
+    if success.sum() <= 0 or failure.sum() <= 0:
+        return None
+    positive, negative = success > 0, failure > 0
+    halves = [matrix[positive], matrix[negative]]
+    rows = _narrow(csr_matrix(vstack(halves))) if isinstance(matrix, csr_array) else np.vstack(halves)
+    labels = np.concatenate((np.ones(positive.sum()), np.zeros(negative.sum())))
+    weights = np.concatenate((success[positive], failure[negative]))
+    # liblinear is the fastest of scikit-learn's solvers on sparse rows at this size, and repeatable by seed.
+    model = LogisticRegression(C=c, solver="liblinear", max_iter=_MAX_ITERATIONS, random_state=fit.seed)
+    model.fit(rows, labels, sample_weight=weights)
+    return np.asarray(model.coef_[0], np.float64), float(model.intercept_[0])
+
+
+def _narrow(rows: csr_matrix) -> csr_matrix:
+    # liblinear takes 32-bit indices only; scipy widens them when it stacks.
+    rows.indices, rows.indptr = rows.indices.astype(np.int32), rows.indptr.astype(np.int32)
+    return rows

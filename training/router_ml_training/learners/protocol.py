@@ -1,0 +1,48 @@
+"""What a learner gets and what it gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router_ml_training.encoder import Design
+from router_ml_training.onnx_graph import GraphBuilder
+
+__all__ = ["Fit", "Head", "Learner"]
+
+F64: TypeAlias = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """One learning problem: m rows, a target in [0, 1] (graded quality allowed), a positive weight, a group."""
+
+    design: Design
+    target: F64
+    weight: F64
+    group: NDArray[np.int64]
+    seed: int
+    num_threads: int = 1
+
+
+class Head(Protocol):
+    """A fitted function from features to a logit."""
+
+    def logit(self, design: Design) -> F64:
+        """Return one logit per row, shape (n,), float64."""
+        ...
+
+    def add_to_graph(self, graph: GraphBuilder) -> str:
+        """Add the nodes that compute the logit and return its tensor, shape (n, 1), float32."""
+        ...
+
+
+class Learner(Protocol):
+    """Fits a head. Same problem, same seed: same head."""
+
+    def __call__(self, fit: Fit) -> Head:
+        """Return the fitted head; with one class only it is a constant."""
+        ...
