@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeAlias
 
@@ -23,6 +23,18 @@ __all__ = ["Dataset", "build_dataset"]
 F32: TypeAlias = NDArray[np.float32]
 F64: TypeAlias = NDArray[np.float64]
 
+_PER_ROW = (
+    "dense",
+    "text",
+    "input_tokens",
+    "quality",
+    "escalated",
+    "cost_usd",
+    "output_tokens",
+    "group",
+    "ts",
+    "audited",
+)
 _NOT_WORD = re.compile(r"\W+")
 
 
@@ -33,7 +45,8 @@ class Dataset:
     `dense` (n, D) float32 and `text` (n, N_BUCKETS) sparse float32 are the features; `quality`, `cost_usd` and
     `output_tokens` are (n, K) float64 with NaN for unknown; `escalated` (n, K) marks outcomes that are known because
     a cheaper tier failed. `group` (n,) int64 is equal for rows that must not be split (same session, same prompt);
-    `ts` (n,) float64 are seconds since 1970; `audited` (n,) marks rows on which every tier was run on purpose.
+    `ts` (n,) float64 are seconds since 1970 (`dated` is false when the log had no times and they were made up);
+    `audited` (n,) marks rows on which every tier was run on purpose; `digest` identifies ids and evidence.
     """
 
     tiers: tuple[str, ...]
@@ -49,6 +62,7 @@ class Dataset:
     audited: NDArray[np.bool_]
     digest: str
     simulated: bool
+    dated: bool
 
     def __len__(self) -> int:
         return len(self.dense)
@@ -56,25 +70,11 @@ class Dataset:
     @property
     def complete(self) -> NDArray[np.bool_]:
         """Rows on which the outcome of every tier is known, shape (n,)."""
-        return ~np.isnan(self.quality).any(axis=1)
+        return np.asarray(~np.isnan(self.quality).any(axis=1), np.bool_)
 
     def rows(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> Dataset:
         """Return the rows of that index or mask, in its order."""
-        return Dataset(
-            self.tiers,
-            self.dense[index],
-            self.text[index],
-            self.input_tokens[index],
-            self.quality[index],
-            self.escalated[index],
-            self.cost_usd[index],
-            self.output_tokens[index],
-            self.group[index],
-            self.ts[index],
-            self.audited[index],
-            self.digest,
-            self.simulated,
-        )
+        return replace(self, **{name: getattr(self, name)[index] for name in _PER_ROW})
 
     def features(self, index: Sequence[int] | NDArray[np.int64]) -> FeatureBatch:
         """Return the features of some rows as the service would score them."""
@@ -101,14 +101,15 @@ def build_dataset(interactions: Iterable[Interaction], tiers: Sequence[str]) -> 
     groups: dict[str, int] = {}
     group, ts, audited = [], [], []
     digest = hashlib.sha256()
-    simulated = False
+    simulated = dated = False
     for item in interactions:
         features.append(from_stored(item.features) if item.features else featurize(item.to_request()))
         evidence.append(evidence_of(item, tiers))
         group.append(groups.setdefault(_group_key(item), len(groups)))
         ts.append(_seconds(item.ts))
         audited.append(item.mode == "audit")
-        simulated = simulated or "simulated" in item.tags
+        simulated = simulated or bool(item.tags.get("simulated"))
+        dated = dated or not item.tags.get("ts_assigned")
         digest.update(item.id.encode())
         digest.update(evidence[-1].quality.tobytes())
     if not features:
@@ -127,6 +128,7 @@ def build_dataset(interactions: Iterable[Interaction], tiers: Sequence[str]) -> 
         np.array(audited, np.bool_),
         digest.hexdigest()[:16],
         simulated,
+        dated,
     )
     _refuse_unlearnable(dataset)
     return dataset

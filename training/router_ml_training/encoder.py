@@ -29,7 +29,7 @@ _CLIP = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """Encoded rows: `dense` (n, D) float32 as featurised, `scaled` (n, D) float32 standardised, `words` (n, N_BUCKETS)."""
+    """Encoded rows: `dense` (n, D) as featurised, `scaled` (n, D) standardised, `words` (n, N_BUCKETS); all float32."""
 
     dense: F32
     scaled: F32
@@ -79,7 +79,9 @@ class Encoder:
         centred = graph.add("Sub", "dense", graph.constant(self.mean))
         scaled = graph.add("Div", centred, graph.constant(self.scale))
         known = graph.add("Where", graph.add("IsNaN", scaled), graph.scalar(0.0), scaled)
-        return graph.add("Clip", known, graph.constant(np.float32(-_CLIP)), graph.constant(np.float32(_CLIP)))
+        return graph.add(
+            "Clip", known, graph.constant(np.array(-_CLIP, np.float32)), graph.constant(np.array(_CLIP, np.float32))
+        )
 
     def _draw_weights(self, graph: GraphBuilder) -> str:
         values = graph.add("Mul", "counts", graph.add("Gather", graph.constant(self.idf), "ids"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -121,7 +121,8 @@ def _decide(adequacy: F64, tokens: F64, input_tokens: F64, ladder: Ladder, price
     prices_in = np.array([tier.input_usd_per_mtok for tier in ladder])
     prices_out = np.array([tier.output_usd_per_mtok for tier in ladder])
     cost = (input_tokens[:, None] * prices_in + tokens * prices_out) / 1e6
-    return np.argmax(adequacy - price * cost, axis=1)
+    chosen: NDArray[np.int64] = np.argmax(adequacy - price * cost, axis=1)
+    return chosen
 
 
 def _replayed(dataset: Dataset, adequacy: AdequacyModel, n_rows: int, rng: np.random.Generator) -> Dataset:
@@ -135,10 +136,7 @@ def _replayed(dataset: Dataset, adequacy: AdequacyModel, n_rows: int, rng: np.ra
     noise = rng.normal(0.0, 0.3, (len(repeats), dense.shape[1])) * dataset.dense.std(axis=0)
     dense[start : start + len(repeats)] += noise.astype(np.float32)
     _make_odd(dense[start + len(repeats) :], _thresholds(adequacy), rng)
-    return Dataset(
-        rows.tiers, _contract(dense), rows.text, rows.input_tokens, rows.quality, rows.escalated, rows.cost_usd,
-        rows.output_tokens, rows.group, rows.ts, rows.audited, rows.digest, rows.simulated,
-    )  # fmt: skip
+    return replace(rows, dense=_contract(dense))
 
 
 def _make_odd(dense: F32, thresholds: list[tuple[int, float]], rng: np.random.Generator) -> None:

@@ -1,4 +1,4 @@
-"""Learners: each turns known outcomes into a head, a function from features to a logit that can also draw itself in ONNX.
+"""Learners: each turns known outcomes into a head, a function from features to a logit that ONNX can hold too.
 
 Adding one is one file and one line here; the contract suite then runs on it unasked.
 """

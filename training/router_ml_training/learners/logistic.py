@@ -33,8 +33,7 @@ def logistic(matrix: NDArray[Any] | csr_array, fit: Fit, *, c: float) -> tuple[F
     if success.sum() <= 0 or failure.sum() <= 0:
         return None
     positive, negative = success > 0, failure > 0
-    halves = [matrix[positive], matrix[negative]]
-    rows = _narrow(csr_matrix(vstack(halves))) if isinstance(matrix, csr_array) else np.vstack(halves)
+    rows = _stacked(matrix, positive, negative)
     labels = np.concatenate((np.ones(positive.sum()), np.zeros(negative.sum())))
     weights = np.concatenate((success[positive], failure[negative]))
     # liblinear is the fastest of scikit-learn's solvers on sparse rows at this size, and repeatable by seed.
@@ -43,7 +42,10 @@ def logistic(matrix: NDArray[Any] | csr_array, fit: Fit, *, c: float) -> tuple[F
     return np.asarray(model.coef_[0], np.float64), float(model.intercept_[0])
 
 
-def _narrow(rows: csr_matrix) -> csr_matrix:
+def _stacked(matrix: NDArray[Any] | csr_array, first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Any:
+    if not isinstance(matrix, csr_array):
+        return np.vstack((matrix[first], matrix[second]))
+    rows = csr_matrix(vstack((matrix[first], matrix[second])))
     # liblinear takes 32-bit indices only; scipy widens them when it stacks.
     rows.indices, rows.indptr = rows.indices.astype(np.int32), rows.indptr.astype(np.int32)
     return rows

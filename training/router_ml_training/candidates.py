@@ -1,0 +1,96 @@
+"""Fit every candidate learner on the train rows, judge all on the tune rows, keep the simplest that is good enough."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router_ml.errors import DataError
+from router_ml_training.dataset import Dataset
+from router_ml_training.encoder import fit_encoder
+from router_ml_training.evaluation.compare import Choice, one_standard_error
+from router_ml_training.learners import LEARNERS, SIMPLICITY
+from router_ml_training.tasks import AdequacyModel, fit_adequacy
+
+__all__ = ["Competition", "compete", "log_loss"]
+
+F64: TypeAlias = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Competition:
+    """All fitted candidates by learner name, and which one is kept and why."""
+
+    models: dict[str, AdequacyModel]
+    choice: Choice
+
+    @property
+    def winner(self) -> AdequacyModel:
+        """The model that is kept."""
+        return self.models[self.choice.name]
+
+
+def compete(
+    train: Dataset,
+    tune: Dataset,
+    learners: Sequence[str],
+    *,
+    seed: int,
+    num_threads: int = 1,
+    on_start: Callable[[str], None] = lambda _: None,
+) -> Competition:
+    """Fit and compare candidates by the log loss of what is known on the tune rows.
+
+    The log loss is the one score that also works where most outcomes are unknown: it needs no outcome of a tier that
+    was not tried.
+
+    Args:
+        train: Rows to learn from.
+        tune: Rows to calibrate and compare on.
+        learners: Names of candidates.
+        seed: For the learners.
+        num_threads: Threads a learner may use.
+        on_start: Told the name of each candidate before it is fitted.
+
+    Raises:
+        DataError: When no outcome at all is known on the tune rows.
+    """
+    known = np.flatnonzero(~np.isnan(tune.quality).all(axis=1))
+    if len(known) < 2:
+        raise DataError(
+            f"only {len(known)} of the {len(tune)} interactions kept for tuning have a known outcome; "
+            "collect more feedback, or import a longer log"
+        )
+    encoder = fit_encoder(train)
+    judged = tune.rows(known)
+    design = encoder.encode(judged)
+    models: dict[str, AdequacyModel] = {}
+    losses: dict[str, F64] = {}
+    for name in sorted(set(learners), key=_order):
+        on_start(name)
+        models[name] = fit_adequacy(train, tune, encoder, LEARNERS.load(name), seed=seed, num_threads=num_threads)
+        losses[name] = log_loss(models[name].predict(design), judged.quality)
+    order = sorted(models, key=_order)
+    return Competition(models, one_standard_error(losses, simplicity=order, groups=judged.group))
+
+
+def log_loss(adequacy: F64, quality: F64) -> F64:
+    """Return the mean log loss of the known tiers of each row, shape (n,), in nats.
+
+    Args:
+        adequacy: Predicted probabilities (n, K).
+        quality: Known outcomes in [0, 1] (n, K), NaN where unknown; at least one known per row.
+    """
+    p = np.clip(adequacy, 1e-6, 1.0 - 1e-6)
+    loss = -(quality * np.log(p) + (1.0 - quality) * np.log(1.0 - p))
+    row_losses: F64 = np.nanmean(loss, axis=1)
+    return row_losses
+
+
+def _order(name: str) -> tuple[int, str]:
+    # A learner nobody has ranked counts as the least simple.
+    return (SIMPLICITY.index(name) if name in SIMPLICITY else len(SIMPLICITY), name)

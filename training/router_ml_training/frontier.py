@@ -1,0 +1,117 @@
+"""From scores to a policy: which shadow price keeps which share of the best tier's quality, and what is usual input."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router_ml.bundle import FeatureBounds, FrontierPoint
+from router_ml.ladder import Ladder
+from router_ml_training.dataset import Dataset
+from router_ml_training.evaluation.curves import choose
+from router_ml_training.evaluation.outcomes import Outcomes
+
+__all__ = ["QUALITIES", "expected_cost", "feature_bounds", "filled_outcomes", "solve_frontier"]
+
+F64: TypeAlias = NDArray[np.float64]
+
+QUALITIES = (1.0, 0.995, 0.99, 0.985, 0.98, 0.975, 0.97, 0.965, 0.96, 0.95, 0.94, 0.92, 0.90, 0.85, 0.80)
+_PRICES = 241
+# With fewer rows on which every tier's outcome is known, the model stands in for the unknown outcomes.
+_MIN_COMPLETE = 100
+# One standard error of safety: a price found on a few hundred rows flatters itself.
+_MARGIN = 1.0
+
+
+def expected_cost(dataset: Dataset, output_tokens: F64, ladder: Ladder) -> F64:
+    """Return the cost the router would expect, USD, shape (n, K), from estimated input and expected output tokens."""
+    prices_in = np.array([tier.input_usd_per_mtok for tier in ladder])
+    prices_out = np.array([tier.output_usd_per_mtok for tier in ladder])
+    costs: F64 = (dataset.input_tokens[:, None] * prices_in + output_tokens * prices_out) / 1e6
+    return costs
+
+
+def filled_outcomes(dataset: Dataset, adequacy: F64, cost: F64) -> tuple[Outcomes, NDArray[np.int64]]:
+    """Return what every tier would have done, and the rows it speaks about.
+
+    Where enough rows have every outcome, only those are used; otherwise all rows, with the model's own probability
+    and cost standing in for what is unknown (the direct method).
+
+    Args:
+        dataset: Rows with partly known outcomes.
+        adequacy: The model's probabilities (n, K).
+        cost: The model's expected cost (n, K), USD.
+    """
+    complete = np.flatnonzero(dataset.complete)
+    rows = complete if len(complete) >= _MIN_COMPLETE else np.arange(len(dataset))
+    quality, usd = dataset.quality[rows], dataset.cost_usd[rows]
+    return (
+        Outcomes(np.where(np.isnan(quality), adequacy[rows], quality), np.where(np.isnan(usd), cost[rows], usd)),
+        rows,
+    )
+
+
+def solve_frontier(adequacy: F64, cost: F64, outcomes: Outcomes) -> tuple[FrontierPoint, ...]:
+    """Find, for each quality, the highest shadow price whose policy still keeps it on the tune rows.
+
+    A price counts as keeping the share x when the mean of x * best quality - quality is below zero by one standard
+    error. Prices are tried from safe to bold and the walk stops at the first that fails, so that a lucky bold
+    price behind an unlucky one is never taken.
+
+    Args:
+        adequacy: Scores the policy decides with, (n, K).
+        cost: Costs it decides with, USD, (n, K).
+        outcomes: What every tier did on those rows.
+
+    Returns:
+        Points in order of falling quality; shadow price 0 means "the most adequate tier, whatever it costs".
+    """
+    prices = np.concatenate(([0.0], np.geomspace(*_price_range(adequacy, cost), _PRICES)))
+    everyone = np.arange(outcomes.n)
+    best = outcomes.quality[:, outcomes.best_tier]
+    best_cost = outcomes.cost[:, outcomes.best_tier].mean()
+    chosen = [choose(adequacy, cost, price) for price in prices]
+    quality = np.stack([outcomes.quality[everyone, columns] for columns in chosen])
+    usd = np.array([outcomes.cost[everyone, columns].mean() for columns in chosen])
+    points: list[FrontierPoint] = []
+    for share in QUALITIES:
+        shortfall = share * best - quality
+        bound = shortfall.mean(axis=1) + _MARGIN * shortfall.std(axis=1) / np.sqrt(outcomes.n)
+        failing = np.flatnonzero(bound > 1e-12)
+        last = int(failing[0]) - 1 if failing.size else len(prices) - 1
+        if last < 0:
+            continue
+        saving = 1.0 - float(usd[last] / best_cost) if best_cost > 0 else 0.0
+        points.append(FrontierPoint(quality=share, shadow_price=float(prices[last]), saving=saving))
+    return tuple(points)
+
+
+def feature_bounds(dataset: Dataset) -> FeatureBounds:
+    """Return the usual range of each dense feature, and how many features may leave theirs.
+
+    The range is the 0.1 to 99.9 % span of the training rows, widened by a quarter; 99.5 % of the training rows are
+    within the allowed number. A column that never varied bounds nothing: it says nothing about other values.
+    """
+    dense = dataset.dense.astype(np.float64)
+    low, high = np.quantile(dense, [0.001, 0.999], axis=0)
+    constant = dense.std(axis=0) <= 1e-6
+    margin = 0.25 * (high - low)
+    low = np.where(constant, -1e30, low - margin)
+    high = np.where(constant, 1e30, high + margin)
+    outside = ((dense < low) | (dense > high)).sum(axis=1)
+    return FeatureBounds(
+        low=tuple(low.tolist()), high=tuple(high.tolist()), max_outside=max(2, int(np.quantile(outside, 0.995)))
+    )
+
+
+def _price_range(adequacy: F64, cost: F64) -> tuple[float, float]:
+    # Prices at which somebody changes tier lie between the smallest and the largest gain per USD.
+    gain = np.abs(np.diff(adequacy, axis=1))
+    step = np.abs(np.diff(cost, axis=1))
+    ratio = (gain / np.maximum(step, 1e-12))[(gain > 0) & (step > 0)]
+    if not ratio.size:
+        return 1e-3, 1e6
+    low, high = float(np.quantile(ratio, 0.001)), float(ratio.max())
+    return max(low / 2, 1e-9), max(high * 2, 1e-8)

@@ -1,0 +1,130 @@
+"""One training run as a pure function: a dataset and settings in, a policy and its graph out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router_ml.bundle import PolicySpec
+from router_ml.errors import DataError
+from router_ml.ladder import Ladder
+from router_ml_training.candidates import Competition, compete
+from router_ml_training.dataset import Dataset
+from router_ml_training.evaluation.outcomes import Outcomes
+from router_ml_training.export import ParityReport, check_parity, to_onnx
+from router_ml_training.frontier import expected_cost, feature_bounds, filled_outcomes, solve_frontier
+from router_ml_training.settings import TrainingSettings
+from router_ml_training.splits import Split, split_rows
+from router_ml_training.tasks import AdequacyModel, TokenModel, fit_tokens
+
+__all__ = ["Progress", "Scored", "Trained", "learn", "scored"]
+
+F64: TypeAlias = NDArray[np.float64]
+Progress: TypeAlias = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Rows with what the model says about them: `adequacy` and `cost_usd` are (n, K)."""
+
+    dataset: Dataset
+    adequacy: F64
+    cost_usd: F64
+
+    def outcomes(self) -> tuple[Outcomes, NDArray[np.int64]]:
+        """Return what every tier did on the rows it is known for, and those rows; see `filled_outcomes`."""
+        return filled_outcomes(self.dataset, self.adequacy, self.cost_usd)
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A finished run: the competition, the models, the policy, the graph that passed its gate, the held-out rows."""
+
+    ladder: Ladder
+    split: Split
+    split_by: Literal["time", "group"]
+    competition: Competition
+    tokens: TokenModel
+    policy: PolicySpec
+    graph: bytes
+    parity: ParityReport
+    test: Scored
+
+    @property
+    def learner(self) -> str:
+        """Name of the learner that was kept."""
+        return self.competition.choice.name
+
+
+def learn(
+    dataset: Dataset, ladder: Ladder, settings: TrainingSettings, *, progress: Progress = lambda _: None
+) -> Trained:
+    """Split, fit all candidates, keep one, solve its policy, export it through the parity gate.
+
+    Args:
+        dataset: Everything that is known; its tiers are the ladder's.
+        ladder: Prices.
+        settings: Learners, shares of the splits, seed.
+        progress: Told what is being done, one short phrase at a time.
+
+    Raises:
+        DataError: When there is too little to learn from.
+        ParityError: When the exported graph is not the trained model.
+    """
+    if dataset.tiers != ladder.names:
+        raise DataError(f"the dataset is about {', '.join(dataset.tiers)}, the ladder has {', '.join(ladder.names)}")
+    rng = np.random.default_rng(settings.seed)
+    by: Literal["time", "group"] = "time" if dataset.dated else "group"
+    split = split_rows(
+        dataset.group, dataset.ts, by=by, tune_share=settings.tune_share, test_share=settings.test_share, rng=rng
+    )
+    train, tune, test = (dataset.rows(rows) for rows in (split.train, split.tune, split.test))
+    _require_every_tier(train)
+    competition = compete(
+        train,
+        tune,
+        settings.learners,
+        seed=settings.seed,
+        num_threads=settings.num_threads,
+        on_start=lambda name: progress(f"fitting '{name}'"),
+    )
+    model = competition.winner
+    tokens = fit_tokens(train, model.encoder)
+    progress("solving the policy")
+    policy = _policy(train, scored(tune, model, tokens, ladder), ladder)
+    progress("exporting, with the parity gate")
+    graph = to_onnx(model, tokens)
+    parity = check_parity(graph, model, tokens, dataset, ladder=ladder, shadow_price=policy.shadow_price(0.97), rng=rng)
+    held_out = scored(test, model, tokens, ladder)
+    return Trained(ladder, split, by, competition, tokens, policy, graph, parity, held_out)
+
+
+def scored(dataset: Dataset, model: AdequacyModel, tokens: TokenModel, ladder: Ladder) -> Scored:
+    """Score rows with the trained models."""
+    design = model.encoder.encode(dataset)
+    return Scored(dataset, model.predict(design), expected_cost(dataset, tokens.predict(design), ladder))
+
+
+def _policy(train: Dataset, tune: Scored, ladder: Ladder) -> PolicySpec:
+    outcomes, rows = tune.outcomes()
+    frontier = solve_frontier(tune.adequacy[rows], tune.cost_usd[rows], outcomes)
+    return PolicySpec(
+        tiers=ladder.tiers,
+        best_tier=ladder.names[outcomes.best_tier],
+        frontier=frontier,
+        bounds=feature_bounds(train),
+    )
+
+
+def _require_every_tier(train: Dataset) -> None:
+    known = (~np.isnan(train.quality)).sum(axis=0)
+    silent = [name for name, count in zip(train.tiers, known, strict=True) if count == 0]
+    if silent:
+        raise DataError(
+            f"no outcome of {', '.join(silent)} is known in the {len(train)} interactions kept for training: "
+            "collect a longer log, or audit that tier"
+        )
