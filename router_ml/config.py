@@ -43,7 +43,7 @@ class PolicySettings(_Section):
     """`[policy]`: what the router optimises.
 
     `quality` is the share of the best tier's quality to keep, in (0, 1]; `safe_tier` answers what the model has
-    never seen the like of (default: the dearest tier); `max_attempts` counts the first attempt.
+    never seen the like of (default: the tier of the highest quality in training); `max_attempts` counts the first attempt.
     """
 
     quality: Annotated[float, Field(gt=0.0, le=1.0)] = 0.97
@@ -183,12 +183,15 @@ def _overlay(raw: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
     for name in sorted(environ):
         if not name.startswith(ENV_PREFIX) or "__" not in name:
             continue
-        section, *keys = name.removeprefix(ENV_PREFIX).lower().split("__")
-        target = merged[section] = dict(merged.get(section, {}))
-        for key in keys[:-1]:
-            target[key] = dict(target.get(key, {}))
-            target = target[key]
-        target[keys[-1]] = _scalar(environ[name])
+        *sections, key = name.removeprefix(ENV_PREFIX).lower().split("__")
+        target = merged
+        for section in sections:
+            inner = target.get(section, {})
+            if not isinstance(inner, dict):
+                raise ConfigError(f"{name}: '{section}' is a value, not a section; nothing can be set below it")
+            target[section] = dict(inner)
+            target = target[section]
+        target[key] = _scalar(environ[name])
     return merged
 
 

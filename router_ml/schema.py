@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from router_ml.errors import RecordError
 
@@ -189,10 +198,16 @@ class Interaction(_Record):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _keep_unknown_fields(cls, data: Any) -> Any:  # raw JSON
-        return _move_unknown_to_tags(data) if isinstance(data, dict) else data
+    def _keep_unknown_fields(cls, data: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:  # raw JSON
+        # Looking for unknown fields costs more than all the rest, and most rows have none: only on their error.
+        try:
+            return validate(data)
+        except ValidationError as error:
+            if not isinstance(data, dict) or all(item["type"] != "extra_forbidden" for item in error.errors()):
+                raise
+        return validate(_move_unknown_to_tags(data))
 
     @field_validator("ts")
     @classmethod

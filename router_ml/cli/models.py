@@ -1,0 +1,71 @@
+"""`router-ml models`: list the bundles on the shelf; delete old ones with --prune."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import asdict
+from typing import Any
+
+from router_ml.cli.output import emit, table
+from router_ml.config import load_config
+from router_ml.shelf import Shelf, ShelfEntry
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own arguments."""
+    parser.add_argument(
+        "--prune",
+        type=_count,
+        metavar="KEEP",
+        help="delete all but the KEEP newest bundles; never the champion, the one before it, or the default",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """List the bundles, oldest first."""
+    shelf = Shelf(load_config(args.config, os.environ).models_dir)
+    deleted = [] if args.prune is None else shelf.prune(args.prune)
+    entries = shelf.versions()
+    record = {
+        "models_dir": shelf.directory,
+        "champion": next((entry.version for entry in entries if entry.champion), None),
+        "models": [_record(entry) for entry in entries],
+        "deleted": deleted,
+    }
+    emit(args, record, _text(shelf, entries, deleted))
+    return 0
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"expected 0 or more, got {value}")
+    return value
+
+
+def _record(entry: ShelfEntry) -> dict[str, Any]:
+    metrics = {name: metric.model_dump() for name, metric in entry.metrics.items()}
+    return {**asdict(entry), "created": entry.created.isoformat(), "metrics": metrics, "problem": entry.problem or None}
+
+
+def _text(shelf: Shelf, entries: list[ShelfEntry], deleted: list[str]) -> str:
+    lines = [f"deleted {', '.join(deleted)}"] if deleted else []
+    if not entries:
+        return "\n".join([*lines, f"no bundles in {shelf.directory}; the default bundle serves"])
+    names = sorted({name for entry in entries for name in entry.metrics})
+    rows = [
+        [
+            "*" if entry.champion else "",
+            entry.version,
+            f"{entry.created:%Y-%m-%d %H:%M}",
+            entry.problem or f"{entry.learner}{' (simulated data)' if entry.simulated else ''}",
+            *(f"{entry.metrics[name].value:.4g}" if name in entry.metrics else None for name in names),
+        ]
+        for entry in entries
+    ]
+    lines.append(table(["", "version", "created (UTC)", "learner", *names], rows))
+    lines.append("* in service" if any(entry.champion for entry in entries) else "the default bundle is in service")
+    return "\n".join(lines)

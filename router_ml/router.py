@@ -1,0 +1,198 @@
+"""The one object a program holds: `route` a request to a tier, `judge` what came back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from router_ml.bundle import Bundle, Scores, load_bundle
+from router_ml.checks import run_checks
+from router_ml.config import Config, ExplorationSettings, PolicySettings, UseCase
+from router_ml.constraints import Context, needs_of
+from router_ml.errors import ConfigError, RequestError
+from router_ml.features import Features, featurize
+from router_ml.ladder import Ladder
+from router_ml.policy import Choice, Knobs, decide
+from router_ml.schema import Answer, Decision, Plan, Request, Verdict
+from router_ml.shelf import Shelf
+
+__all__ = ["Router"]
+
+
+class Router:
+    """Routes requests with one bundle under one configuration; holds no state that a request changes.
+
+    Args:
+        bundle: The verified bundle.
+        policy: `[policy]` of the configuration.
+        exploration: `[exploration]` of the configuration.
+        use_cases: `[use_cases.*]`: the tiers and the time that a kind of request may use.
+        ladder: Prices, models and limits that replace the bundle's, tier by tier.
+
+    Raises:
+        ConfigError: When ladder or safe tier name other tiers than the bundle was trained for.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        policy: PolicySettings,
+        exploration: ExplorationSettings,
+        use_cases: Mapping[str, UseCase],
+        ladder: Ladder | None = None,
+    ) -> None:
+        self.bundle = bundle
+        self.ladder = _agreed(bundle, ladder)
+        self.knobs = _knobs(bundle, policy, exploration)
+        # Other prices may put the tiers in another order than the one the model scores them in.
+        columns = [bundle.ladder.index(name) for name in self.ladder.names]
+        self._columns = None if columns == list(range(len(columns))) else np.array(columns)
+        bounds = bundle.policy.bounds
+        self._bounds = (
+            None
+            if bounds is None
+            else (np.array(bounds.low, np.float32), np.array(bounds.high, np.float32), bounds.max_outside)
+        )
+        self._contexts = {name: _context(case) for name, case in use_cases.items()}
+
+    @classmethod
+    def load(cls, config: Config, path: Path | None = None) -> Router:
+        """Load a bundle, make a router of it, and warm it up: the first real request is as fast as the others.
+
+        Args:
+            config: The configuration.
+            path: The bundle's folder; None takes the champion, or the default bundle before the first promotion.
+
+        Raises:
+            BundleError: When the bundle cannot be used.
+            ConfigError: When the configuration names other tiers than the bundle.
+        """
+        bundle = load_bundle(Shelf(config.models_dir).champion_path() if path is None else path)
+        router = cls(bundle, config.policy, config.exploration, config.use_cases, config.ladder)
+        router.route(Request(messages=()), decision_id="warm-up", rng=np.random.default_rng(0))
+        return router
+
+    def route(
+        self,
+        request: Request,
+        *,
+        decision_id: str,
+        rng: np.random.Generator,
+        quality: float | None = None,
+        unhealthy: frozenset[str] = frozenset(),
+    ) -> Decision:
+        """Decide which tier answers.
+
+        Args:
+            request: What the client asked.
+            decision_id: Name of this decision in the log.
+            rng: Source of the exploration draw; the same state gives the same decision.
+            quality: Share of the best tier's quality to keep for this request, in (0, 1]; None takes the configured.
+            unhealthy: Names of tiers that are failing upstream.
+
+        Returns:
+            The decision; only its `overhead_ms` differs between equal calls.
+
+        Raises:
+            RequestError: When `quality` is not in (0, 1].
+        """
+        started = time.perf_counter()
+        knobs = self.knobs if quality is None else self._knobs_at(quality)
+        features = featurize(request)
+        context = self._contexts.get(request.use_case or "", _ANY)
+        choice = decide(
+            self._score(features),
+            self.ladder,
+            knobs,
+            needs_of(request, features),
+            replace(context, unhealthy=unhealthy) if unhealthy else context,
+            rng,
+            in_distribution=self.in_distribution(features),
+        )
+        return self._decision(choice, knobs, decision_id, started)
+
+    def judge(self, request: Request, answer: Answer) -> Verdict | None:
+        """Judge an answer by the response checks; None when no rule fires, which is not yet approval."""
+        reason = run_checks(request, answer)
+        return None if reason is None else Verdict(adequate=False, source="rule", reason=reason)
+
+    def in_distribution(self, features: Features) -> bool:
+        """Return whether the features are within the usual range of the training data (True when it is unknown)."""
+        if self._bounds is None:
+            return True
+        low, high, max_outside = self._bounds
+        inside = (features.dense >= low) & (features.dense <= high)
+        return bool(inside.size - np.count_nonzero(inside) <= max_outside)
+
+    def _score(self, features: Features) -> Scores:
+        scores = self.bundle.score(features)
+        if self._columns is None:
+            return scores
+        return Scores(scores.adequacy[self._columns], scores.output_tokens[self._columns], scores.input_tokens)
+
+    def _knobs_at(self, quality: float) -> Knobs:
+        if not 0.0 < quality <= 1.0:
+            hint = f" (did you mean {quality / 100:g}?)" if 1.0 < quality <= 100.0 else ""
+            raise RequestError(f"quality: expected a share in (0, 1], got {quality:g}{hint}", param="quality")
+        return replace(self.knobs, quality=quality, shadow_price=self.bundle.policy.shadow_price(quality))
+
+    def _decision(self, choice: Choice, knobs: Knobs, decision_id: str, started: float) -> Decision:
+        names, tier = self.ladder.names, self.ladder.tiers[choice.index]
+        return Decision(
+            decision_id=decision_id,
+            tier=tier.name,
+            model=tier.model,
+            plan=Plan(tier.name, None if choice.escalate_to is None else names[choice.escalate_to]),
+            policy_version=self.bundle.version,
+            adequacy=dict(zip(names, choice.adequacy.tolist(), strict=True)),
+            expected_cost_usd=dict(zip(names, choice.expected_cost_usd.tolist(), strict=True)),
+            propensity=dict(zip(names, choice.propensity.tolist(), strict=True)),
+            quality=knobs.quality,
+            threshold=knobs.shadow_price,
+            explored=choice.explored,
+            reason=choice.reason,
+            constraints_applied=choice.constraints,
+            overhead_ms=(time.perf_counter() - started) * 1e3,
+        )
+
+
+_ANY = Context()
+
+
+def _agreed(bundle: Bundle, ladder: Ladder | None) -> Ladder:
+    if ladder is None:
+        return bundle.ladder
+    if set(ladder.names) != set(bundle.ladder.names):
+        message = (
+            f"the configuration has the tiers {', '.join(ladder.names)}, the bundle {bundle.version} was trained for "
+            f"{', '.join(bundle.ladder.names)}; rename the tiers in router.toml, or train a bundle for them"
+        )
+        raise ConfigError(message)
+    return ladder
+
+
+def _knobs(bundle: Bundle, policy: PolicySettings, exploration: ExplorationSettings) -> Knobs:
+    names = bundle.ladder.names
+    if policy.safe_tier is not None and policy.safe_tier not in names:
+        raise ConfigError(
+            f"policy.safe_tier: the bundle {bundle.version} has no tier '{policy.safe_tier}'; tiers: {', '.join(names)}"
+        )
+    return Knobs(
+        quality=policy.quality,
+        shadow_price=bundle.policy.shadow_price(policy.quality),
+        explore_up=exploration.up,
+        max_attempts=policy.max_attempts,
+        safe_tier=policy.safe_tier or bundle.policy.best_tier,
+        best_tier=bundle.policy.best_tier,
+    )
+
+
+def _context(case: UseCase) -> Context:
+    return Context(
+        allowed=None if case.tiers is None else frozenset(case.tiers),
+        latency_budget_ms=case.ttft_ms if case.total_ms is None else case.total_ms,
+    )

@@ -1,0 +1,82 @@
+"""policy.json and manifest.json: consistent or refused, and the same bytes for the same content."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from router_ml.manifest import FeatureBounds, FrontierPoint, ManifestDraft, PolicySpec
+
+TIERS = [
+    {"name": "small", "model": "mini", "input_usd_per_mtok": 0.1, "output_usd_per_mtok": 0.4},
+    {"name": "large", "model": "maxi", "input_usd_per_mtok": 2.0, "output_usd_per_mtok": 8.0},
+]
+
+
+def policy(**changes: Any) -> PolicySpec:
+    return PolicySpec.model_validate({"tiers": TIERS, "best_tier": "large", **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tiers": TIERS[::-1]}, "expected in order of price"),
+        ({"tiers": TIERS[:1], "best_tier": "small"}, "2 to 10 tiers"),
+        ({"tiers": [TIERS[0], {**TIERS[1], "name": "small"}]}, "used 2 times"),
+        ({"best_tier": "huge"}, "no tier is called 'huge'"),
+        (
+            {"frontier": [{"quality": q, "shadow_price": 1, "saving": 0} for q in (0.9, 0.95)]},
+            "points by falling quality",
+        ),
+        ({"frontier": [{"quality": float("nan"), "shadow_price": 1, "saving": 0}]}, "finite"),
+        ({"frontier": [{"quality": 0.9, "shadow_price": -1, "saving": 0}]}, "greater than or equal to 0"),
+        ({"bounds": {"low": [0, 0], "high": [1], "max_outside": 0}}, "expected as many"),
+        ({"bounds": {"low": [0, 2], "high": [1, 1], "max_outside": 0}}, "dense feature 1"),
+        ({"format": 2}, "Input should be 1"),
+        ({"lambda": 2}, "Extra inputs"),
+    ],
+)
+def test_an_inconsistent_policy_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        policy(**changes)
+
+
+points = st.lists(st.tuples(st.floats(0.01, 1.2), st.floats(0, 1e6)), unique_by=lambda point: point[0], max_size=20)
+
+
+@given(points, st.floats(0.01, 1.0))
+def test_the_shadow_price_is_that_of_the_smallest_quality_that_is_enough(
+    pairs: list[tuple[float, float]], asked: float
+) -> None:
+    falling = sorted(pairs, reverse=True)
+    spec = policy(frontier=[FrontierPoint(quality=q, shadow_price=price, saving=0) for q, price in falling])
+    enough = {q: price for q, price in pairs if q >= asked}
+    assert spec.shadow_price(asked) == (enough[min(enough)] if enough else 0.0)
+
+
+def test_the_same_policy_is_the_same_bytes_in_every_process() -> None:
+    spec = policy()
+    tiers = json.loads(spec.model_dump_json())["tiers"]
+    assert tiers[0]["capabilities"] == ["json", "tools", "vision"]
+    assert PolicySpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+def test_the_ladder_is_the_tiers_in_order() -> None:
+    assert policy().ladder.names == ("small", "large")
+
+
+@pytest.mark.parametrize("version", ["", "../up", "a/b", ".hidden", "white space", "x" * 101])
+def test_a_version_is_a_plain_folder_name(version: str) -> None:
+    trained_on = {"digest": "", "n_interactions": 0, "description": ""}
+    draft = {"version": version, "created": "2026-01-01T00:00:00Z", "learner": "x", "trained_on": trained_on}
+    with pytest.raises(ValidationError, match="version"):
+        ManifestDraft.model_validate(draft)
+
+
+def test_bounds_may_be_a_single_value() -> None:
+    assert FeatureBounds(low=(1.0,), high=(1.0,), max_outside=0).low == (1.0,)

@@ -1,0 +1,164 @@
+"""The shelf: one champion, switched atomically, with a way back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from router_ml.bundle import default_bundle_path
+from router_ml.errors import BundleCorrupt, BundleError, UnknownName, UsageError
+from router_ml.shelf import Shelf
+
+Make = Callable[..., Path]
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, make_bundle: Make) -> Shelf:
+    for i, version in enumerate(["v1", "v2", "v3"]):
+        make_bundle(version, created=NOW + timedelta(days=i), metrics={"apgr": {"value": i / 10}})
+    return Shelf(tmp_path / "models")
+
+
+def test_an_empty_shelf_serves_the_default_bundle(tmp_path: Path) -> None:
+    empty = Shelf(tmp_path / "nowhere")
+    assert (empty.versions(), empty.champion(), empty.champion_path()) == ([], None, default_bundle_path())
+
+
+def test_versions_are_listed_oldest_first_with_the_champion_marked(shelf: Shelf) -> None:
+    shelf.promote("v2", reason="better", now=NOW)
+    entries = shelf.versions()
+    assert [(entry.version, entry.champion) for entry in entries] == [("v1", False), ("v2", True), ("v3", False)]
+    assert (entries[1].learner, entries[1].metrics["apgr"].value, entries[1].created.day) == ("linear", 0.1, 2)
+
+
+def test_promotion_names_the_champion_and_writes_one_line_of_history(shelf: Shelf) -> None:
+    shelf.promote("v1", reason="first", now=NOW)
+    shelf.promote("v3", reason="better on Thursday's traffic", now=NOW)
+    assert shelf.champion() == "v3"
+    assert shelf.champion_path() == shelf.directory / "v3"
+    assert (shelf.directory / "champion").read_text() == "v3\n"
+    lines = [json.loads(line) for line in (shelf.directory / "history.jsonl").read_text().splitlines()]
+    assert [(line["from"], line["to"], line["reason"]) for line in lines] == [
+        (None, "v1", "first"),
+        ("v1", "v3", "better on Thursday's traffic"),
+    ]
+    assert lines[0]["ts"] == "2026-03-01T00:00:00+00:00"
+
+
+def test_an_unknown_version_is_refused_and_the_known_ones_listed(shelf: Shelf) -> None:
+    with pytest.raises(UnknownName, match=r"no bundle is called 'v4' in .*known: v1, v2, v3"):
+        shelf.promote("v4", reason="", now=NOW)
+    with pytest.raises(UnknownName, match=r"'\.\./v1'"):
+        shelf.path("../v1")
+    assert shelf.champion() is None
+    assert not (shelf.directory / "history.jsonl").exists()
+
+
+def test_a_damaged_bundle_is_not_promoted_and_the_champion_stays(shelf: Shelf) -> None:
+    shelf.promote("v1", reason="", now=NOW)
+    (shelf.directory / "v2" / "model.onnx").write_bytes(b"half")
+    with pytest.raises(BundleCorrupt, match="checksum"):
+        shelf.promote("v2", reason="", now=NOW)
+    assert shelf.champion() == "v1"
+
+
+def test_a_damaged_manifest_is_listed_with_its_problem(shelf: Shelf) -> None:
+    (shelf.directory / "v2" / "manifest.json").write_text("{")
+    problems = {entry.version: entry.problem for entry in shelf.versions()}
+    assert problems["v1"] == problems["v3"] == ""
+    assert "cannot be read" in problems["v2"]
+
+
+def test_rollback_goes_back_step_by_step(shelf: Shelf) -> None:
+    for version in ("v1", "v2", "v3"):
+        shelf.promote(version, reason="", now=NOW)
+    assert [shelf.rollback(now=NOW), shelf.champion()] == ["v2", "v2"]
+    assert [shelf.rollback(now=NOW), shelf.champion()] == ["v1", "v1"]
+
+
+def test_promoting_the_champion_again_does_not_lose_the_way_back(shelf: Shelf) -> None:
+    for version in ("v1", "v2", "v2"):
+        shelf.promote(version, reason="", now=NOW)
+    assert shelf.rollback(now=NOW) == "v1"
+
+
+def test_rollback_of_the_first_promotion_serves_the_default_bundle(
+    shelf: Shelf, make_bundle: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    default = make_bundle("shipped")
+    monkeypatch.setattr("router_ml.shelf.default_bundle_path", lambda: default)
+    shelf.promote("v1", reason="", now=NOW)
+    assert shelf.rollback(now=NOW) == "default"
+    assert (shelf.champion(), shelf.champion_path()) == (None, default)
+
+
+def test_without_a_promotion_there_is_nothing_to_roll_back(shelf: Shelf) -> None:
+    with pytest.raises(UsageError, match="no promotion to roll back"):
+        shelf.rollback(now=NOW)
+
+
+def test_rollback_to_a_bundle_that_is_gone_is_refused(shelf: Shelf) -> None:
+    shelf.promote("v1", reason="", now=NOW)
+    shelf.promote("v2", reason="", now=NOW)
+    (shelf.directory / "v1" / "policy.json").unlink()
+    with pytest.raises(BundleCorrupt, match=r"no policy\.json"):
+        shelf.rollback(now=NOW)
+    assert shelf.champion() == "v2"
+
+
+def test_history_lines_of_a_crash_do_not_lead_astray(shelf: Shelf) -> None:
+    shelf.promote("v1", reason="", now=NOW)
+    history = shelf.directory / "history.jsonl"
+    # A promotion of v3 that was never carried out, and half a line.
+    ghost = {"ts": "", "from": "v1", "to": "v3", "reason": "", "action": "promote"}
+    history.write_text(f'{history.read_text()}{json.dumps(ghost)}\n{{"ts": "20\n[]\n')
+    shelf.promote("v2", reason="", now=NOW)
+    assert shelf.rollback(now=NOW) == "v1"
+
+
+def test_a_champion_that_is_not_on_the_shelf_is_an_error_that_says_what_to_do(shelf: Shelf) -> None:
+    (shelf.directory / "champion").write_text("v9\n")
+    with pytest.raises(BundleCorrupt, match="names 'v9', which is not on the shelf; promote one"):
+        shelf.champion()
+    shelf.promote("v1", reason="repair", now=NOW)
+    assert shelf.champion() == "v1"
+
+
+@pytest.mark.parametrize("content", [b"", b"  \n"])
+def test_an_empty_champion_file_means_the_default(shelf: Shelf, content: bytes) -> None:
+    (shelf.directory / "champion").write_bytes(content)
+    assert shelf.champion() is None
+
+
+@pytest.mark.parametrize("name", ["champion", "history.jsonl"])
+def test_a_file_that_is_no_text_is_an_error(shelf: Shelf, name: str) -> None:
+    shelf.promote("v1", reason="", now=NOW)
+    (shelf.directory / name).write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(BundleCorrupt, match=name):
+        shelf.rollback(now=NOW)
+
+
+def test_a_shelf_that_cannot_be_written_keeps_its_champion(shelf: Shelf) -> None:
+    shelf.promote("v1", reason="", now=NOW)
+    (shelf.directory / "history.jsonl").unlink()
+    (shelf.directory / "history.jsonl").mkdir()
+    with pytest.raises(BundleError, match="cannot be written"):
+        shelf.promote("v2", reason="", now=NOW)
+    assert shelf.champion() == "v1"
+
+
+def test_prune_keeps_the_newest_the_champion_the_one_before_and_the_default(shelf: Shelf, make_bundle: Make) -> None:
+    for i, version in enumerate(["v4", "v5", "v6"], start=3):
+        make_bundle(version, created=NOW + timedelta(days=i))
+    make_bundle("default", created=NOW - timedelta(days=1))
+    shelf.promote("v1", reason="", now=NOW)
+    shelf.promote("v3", reason="", now=NOW)
+    assert shelf.prune(keep=1) == ["v2", "v4", "v5"]
+    assert [entry.version for entry in shelf.versions()] == ["default", "v1", "v3", "v6"]
+    assert not list(shelf.directory.glob(".*"))
+    assert shelf.prune(keep=10) == []
