@@ -9,6 +9,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from router_ml.bundle import PolicySpec
 from router_ml.features import DENSE_NAMES
 from router_ml_training.evaluation.baselines import always, baseline_sweeps, oracle_choice
 from router_ml_training.evaluation.bootstrap import curve_figures
@@ -17,8 +18,7 @@ from router_ml_training.evaluation.curves import Swept, choose, curve_of, price_
 from router_ml_training.evaluation.metrics import Figure, cs, random_cs
 from router_ml_training.evaluation.outcomes import Curve, Outcomes
 from router_ml_training.evaluation.strategies import Strategy, random_mix, strategy_of, vacuity
-from router_ml_training.frontier import QUALITIES
-from router_ml_training.learning import Scored, Trained
+from router_ml_training.scored import Scored
 
 __all__ = ["Assessment", "assess", "headline"]
 
@@ -50,7 +50,6 @@ class Assessment:
     reliability: Mapping[str, Reliability]
     calibration: Mapping[str, Mapping[str, Figure]]
     ece: float | None
-    tier_mix: tuple[tuple[float, tuple[float, ...]], ...]
     score: F64
 
     @property
@@ -59,27 +58,30 @@ class Assessment:
         return self.strategies[0]
 
 
-def assess(trained: Trained, *, quality: float, rng: np.random.Generator, draws: int = 1000) -> Assessment:
-    """Measure a run on its test rows.
+def assess(
+    test: Scored, policy: PolicySpec, *, quality: float, n_train: int, rng: np.random.Generator, draws: int = 1000
+) -> Assessment:
+    """Measure a policy on rows it has never seen.
 
     Args:
-        trained: The run.
+        test: The rows, with the scores the policy decides with.
+        policy: Its ladder and solved frontier.
         quality: Share of the best tier's quality that the operating point is to keep.
+        n_train: Rows the model was fitted on, for the record.
         rng: Breaks ties and draws bootstrap samples.
         draws: Bootstrap draws; 0 leaves intervals out.
     """
-    test = trained.test
     outcomes, rows = test.outcomes()
     adequacy, cost, group = test.adequacy[rows], test.cost_usd[rows], test.dataset.group[rows]
     swept = _sweep(adequacy, cost, outcomes, rng)
-    chosen = choose(adequacy, cost, trained.policy.shadow_price(quality))
+    chosen = choose(adequacy, cost, policy.shadow_price(quality))
     router = strategy_of("router", chosen, outcomes, rng=rng, draws=draws, groups=group)
     calibration, curves = _calibration(test, rng, draws)
     errors = [ece(test.adequacy[known, t], test.dataset.quality[known, t]) for t, known in _known(test) if known.any()]
     return Assessment(
         quality=quality,
-        tiers=trained.ladder.names,
-        n_train=len(trained.split.train),
+        tiers=policy.ladder.names,
+        n_train=n_train,
         n_test=len(rows),
         n_known=int(test.dataset.complete.sum()),
         estimated=not test.dataset.complete[rows].all(),
@@ -90,12 +92,11 @@ def assess(trained: Trained, *, quality: float, rng: np.random.Generator, draws:
             for name, sweep in baseline_sweeps(outcomes, test.dataset.dense[rows, _LENGTH], rng=rng).items()
         },
         figures=curve_figures(swept, outcomes, rng=rng, draws=draws, groups=group),
-        strategies=(router, *_constants(trained.ladder.names, outcomes, router, rng, draws, group)),
+        strategies=(router, *_constants(policy.ladder.names, outcomes, router, rng, draws, group)),
         vacuous=vacuity(outcomes, router, quality),
         reliability=curves,
         calibration=calibration,
         ece=float(np.mean(errors)) if errors else None,
-        tier_mix=_tier_mix(trained, adequacy, cost),
         score=adequacy[:, outcomes.best_tier] - adequacy[:, 0],
     )
 
@@ -180,12 +181,3 @@ def _calibration(
         figures[name] = calibration_figures(p, y, rng=rng, draws=draws, groups=test.dataset.group[known])
         curves[name] = reliability(p, y)
     return figures, curves
-
-
-def _tier_mix(trained: Trained, adequacy: F64, cost: F64) -> tuple[tuple[float, tuple[float, ...]], ...]:
-    mix = []
-    for share in sorted(QUALITIES):
-        columns = choose(adequacy, cost, trained.policy.shadow_price(share))
-        counts = np.bincount(columns, minlength=adequacy.shape[1]) / len(columns)
-        mix.append((share, tuple(counts.tolist())))
-    return tuple(mix)

@@ -7,37 +7,22 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from router_ml.bundle import PolicySpec
 from router_ml.errors import DataError
 from router_ml.ladder import Ladder
 from router_ml_training.candidates import Competition, compete
 from router_ml_training.dataset import Dataset
-from router_ml_training.evaluation.outcomes import Outcomes
 from router_ml_training.export import ParityReport, check_parity, to_onnx
-from router_ml_training.frontier import expected_cost, feature_bounds, filled_outcomes, solve_frontier
+from router_ml_training.frontier import feature_bounds, solve_frontier
+from router_ml_training.scored import Scored, score_with_models
 from router_ml_training.settings import TrainingSettings
 from router_ml_training.splits import Split, split_rows
-from router_ml_training.tasks import AdequacyModel, TokenModel, fit_tokens
+from router_ml_training.tasks import TokenModel, fit_tokens
 
-__all__ = ["Progress", "Scored", "Trained", "learn", "scored"]
+__all__ = ["Progress", "Trained", "learn"]
 
-F64: TypeAlias = NDArray[np.float64]
 Progress: TypeAlias = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """Rows with what the model says about them: `adequacy` and `cost_usd` are (n, K)."""
-
-    dataset: Dataset
-    adequacy: F64
-    cost_usd: F64
-
-    def outcomes(self) -> tuple[Outcomes, NDArray[np.int64]]:
-        """Return what every tier did on the rows it is known for, and those rows; see `filled_outcomes`."""
-        return filled_outcomes(self.dataset, self.adequacy, self.cost_usd)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,18 +80,12 @@ def learn(
     model = competition.winner
     tokens = fit_tokens(train, model.encoder)
     progress("solving the policy")
-    policy = _policy(train, scored(tune, model, tokens, ladder), ladder)
+    policy = _policy(train, score_with_models(tune, model, tokens, ladder), ladder)
     progress("exporting, with the parity gate")
     graph = to_onnx(model, tokens)
     parity = check_parity(graph, model, tokens, dataset, ladder=ladder, shadow_price=policy.shadow_price(0.97), rng=rng)
-    held_out = scored(test, model, tokens, ladder)
+    held_out = score_with_models(test, model, tokens, ladder)
     return Trained(ladder, split, by, competition, tokens, policy, graph, parity, held_out)
-
-
-def scored(dataset: Dataset, model: AdequacyModel, tokens: TokenModel, ladder: Ladder) -> Scored:
-    """Score rows with the trained models."""
-    design = model.encoder.encode(dataset)
-    return Scored(dataset, model.predict(design), expected_cost(dataset, tokens.predict(design), ladder))
 
 
 def _policy(train: Dataset, tune: Scored, ladder: Ladder) -> PolicySpec:

@@ -14,7 +14,7 @@ __all__ = ["Split", "group_folds", "split_rows"]
 
 I64: TypeAlias = NDArray[np.int64]
 
-_SMALLEST = 30
+_SMALLEST = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def split_rows(
         rng: Used by `by="group"` only.
 
     Raises:
-        DataError: When a part would hold fewer than 30 rows.
+        DataError: When a part would hold fewer than 20 rows.
     """
     names, member = np.unique(group, return_inverse=True)
     if by == "time":

@@ -1,0 +1,70 @@
+"""`router-ml train`: learn a bundle from logs and put it on the shelf."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import UTC, datetime
+from pathlib import Path
+
+from router_ml.cli.output import emit
+from router_ml_training.assessment import headline
+from router_ml_training.commands.workbench import git_commit, open_workbench, steps
+from router_ml_training.evaluation.report import render_report, summary_table
+from router_ml_training.pipeline import train_bundle
+from router_ml_training.reading import Log, read_dataset, ripe_before
+from router_ml_training.records import mlflow_tracker, report_of_run
+from router_ml_training.sources import SOURCES
+from router_ml_training.tracking import set_alias
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the command takes."""
+    parser.add_argument("logs", nargs="+", metavar="LOG", help="log files, such as what `router-ml ingest` wrote")
+    parser.add_argument("--source", default="native", help=f"kind of log: {', '.join(SOURCES)} (default: %(default)s)")
+    parser.add_argument("--promote", action="store_true", help="put the bundle into service without comparing it")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="also write the HTML report there")
+    parser.add_argument("--no-mlflow", action="store_true", help="do not record the run in MLflow")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, put the bundle on the shelf, print what it is worth on held-out rows."""
+    bench = open_workbench(args)
+    now = datetime.now(UTC)
+    logs = [Log(location, args.source) for location in args.logs]
+    described = ", ".join(map(str, logs))
+    with steps() as progress:
+        ripe = ripe_before(now, bench.training.maturity_s)
+        dataset = read_dataset(logs, bench.ladder, ripe_before=ripe, progress=progress)
+        finished = train_bundle(
+            dataset,
+            bench.ladder,
+            bench.training,
+            bench.shelf,
+            quality=bench.config.policy.quality,
+            now=now,
+            description=described,
+            git_commit=git_commit(),
+            track=(lambda *_: None) if args.no_mlflow else mlflow_tracker(bench.mlflow, bench.training, now, described),
+            progress=progress,
+        )
+    if args.promote:
+        bench.shelf.promote(finished.version, reason="promoted by `router-ml train --promote`", now=now)
+        if finished.mlflow_run_id:
+            set_alias("champion", finished.mlflow_run_id, settings=bench.mlflow)
+    report = report_of_run(finished)
+    if args.report:
+        args.report.write_text(render_report(report), encoding="utf-8")
+    record = {
+        "version": finished.version,
+        "learner": finished.trained.learner,
+        "verdict": finished.trained.competition.choice.verdict,
+        "promoted": args.promote,
+        "mlflow_run_id": finished.mlflow_run_id,
+        **headline(finished.assessment),
+    }
+    promoted = "in service" if args.promote else f"on the shelf; `router-ml promote {finished.version}` serves it"
+    text = f"{record['verdict']}\n{summary_table(report)}\n\n{finished.version} is {promoted}"
+    emit(args, record, text)
+    return 0

@@ -1,0 +1,78 @@
+"""What the training commands share: the configuration they work under, and progress on a terminal."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from router_ml.config import Config, load_config, parse_section
+from router_ml.errors import ConfigError
+from router_ml.ladder import Ladder
+from router_ml.shelf import Shelf
+from router_ml_training.learning import Progress
+from router_ml_training.settings import MlflowSettings, TrainingSettings
+
+__all__ = ["Workbench", "git_commit", "open_workbench", "steps"]
+
+
+@dataclass(frozen=True, slots=True)
+class Workbench:
+    """The configuration of one command, checked."""
+
+    config: Config
+    training: TrainingSettings
+    mlflow: MlflowSettings
+    shelf: Shelf
+
+    @property
+    def ladder(self) -> Ladder:
+        """The configured ladder.
+
+        Raises:
+            ConfigError: When the configuration names no tiers.
+        """
+        if self.config.ladder is None:
+            raise ConfigError(
+                f"{self.config.source}: no [[tiers]]: training needs to know the tiers and their prices; "
+                "see the example router.toml of the project"
+            )
+        return self.config.ladder
+
+
+def open_workbench(args: argparse.Namespace) -> Workbench:
+    """Read and check the configuration that `args.config` names."""
+    config = load_config(args.config, os.environ)
+    sections = config.sections
+    return Workbench(
+        config,
+        parse_section(TrainingSettings, sections["training"], where=config.source, prefix="training."),
+        parse_section(MlflowSettings, sections["mlflow"], where=config.source, prefix="mlflow."),
+        Shelf(config.models_dir),
+    )
+
+
+@contextmanager
+def steps() -> Iterator[Progress]:
+    """Yield a function that shows what is being done; silent when stderr is not a terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda _: None
+        return
+    with console.status("starting") as status:
+        yield lambda text: status.update(text)
+
+
+def git_commit() -> str | None:
+    """Return the commit of the folder the command runs in; None outside a repository."""
+    command = ("git", "rev-parse", "--short=12", "HEAD")
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)  # noqa: S603  fixed words
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None if found.returncode == 0 else None

@@ -1,0 +1,275 @@
+"""The demo as a sequence of steps; every step uses the commands and the service a user would use."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import time
+import urllib.request
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from router_ml import cli
+from router_ml.bundle import Bundle, load_bundle
+from router_ml.config import Config, load_config
+from router_ml.durable import replace_file
+from router_ml.errors import RouterError
+from router_ml.ladder import Ladder
+from router_ml.router import Router
+from router_ml.shelf import Shelf
+from router_ml_training.assessment import Assessment, assess, headline
+from router_ml_training.dataset import build_dataset
+from router_ml_training.demo.material import Parts, config_text, cut, ladder_of, write_history
+from router_ml_training.demo.processes import service, standin
+from router_ml_training.demo.replay import replay
+from router_ml_training.demo.traffic import Traffic, send
+from router_ml_training.evaluation.report import ModelFacts, ReportData, render_report, summary_table
+from router_ml_training.evaluation.strategies import measure, vacuity
+from router_ml_training.reporting import data_facts, report_data
+from router_ml_training.scored import score_with_bundle
+from router_ml_training.simulate.outcomes import OutcomeTable
+from router_ml_training.sources import Reject, SourceOptions
+from router_ml_training.sources import outcomes as outcomes_source
+
+__all__ = ["DemoOptions", "DemoResult", "run_demo"]
+
+_RELOAD_S = 30.0
+# Below this a first model on half of the log would be noise: the first training then takes all of it.
+_HALVE_FROM = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """What to show: `policy` names the logging policy of the past ("outcomes": everything is known)."""
+
+    directory: Path
+    policy: str
+    quality: float
+    n_live: int
+    audit_share: float
+    learners: tuple[str, ...]
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class DemoResult:
+    """What came of it: the record for scripts, the report, and where its page is."""
+
+    record: dict[str, Any]
+    report: ReportData
+    page: Path
+
+    def to_text(self) -> str:
+        """Return the closing table."""
+        return f"{summary_table(self.report)}\n\nreport: {self.page}"
+
+
+Say = Callable[[str], None]
+
+
+def run_demo(table: OutcomeTable, description: str, options: DemoOptions, say: Say) -> DemoResult:
+    """Play the whole cycle on a table of known outcomes.
+
+    Args:
+        table: What every tier would have answered.
+        description: What the table is, for the report.
+        options: See `DemoOptions`.
+        say: Shows one line to the person who watches.
+    """
+    home = options.directory
+    rng = np.random.default_rng(options.seed)
+    parts = cut(table, options.n_live, by_time="ts" in table.frame.columns, rng=rng)
+    upstream = home / "upstream.parquet"
+    parts.live.frame.write_parquet(upstream)
+    with contextlib.ExitStack() as stack:
+        say(f"starting {len(table.tiers)} stand-in upstreams that answer from the known outcomes")
+        urls = [stack.enter_context(standin(upstream, model)) for model in table.models]
+        ladder = Ladder.of(
+            [
+                tier.model_copy(update={"base_url": urls[table.tiers.index(tier.name)]})
+                for tier in ladder_of(table, urls[0])
+            ]
+        )
+        config = home / "router.toml"
+        text = config_text(
+            ladder, directory=home, quality=options.quality, seed=options.seed, learners=options.learners
+        )
+        replace_file(config, text.encode())
+        first, logs = _learn_from_the_past(parts, config, options, say)
+        traffic = _serve_and_retrain(parts, config, logs, options, say)
+    return _closing(parts, config, first, traffic, description, options, say)
+
+
+def _learn_from_the_past(
+    parts: Parts, config: Path, options: DemoOptions, say: Say
+) -> tuple[dict[str, Any], list[Path]]:
+    """Write the past as logs, import them, train a first champion on the older half."""
+    n = len(parts.history)
+    halves = [range(n // 2), range(n // 2, n)] if n >= _HALVE_FROM else [range(n)]
+    logs: list[Path] = []
+    for number, rows in enumerate(halves, start=1):
+        raw = options.directory / f"log-{number}.jsonl"
+        written = write_history(
+            parts.history.take(list(rows)),
+            options.policy,
+            raw,
+            audit_share=options.audit_share,
+            seed=options.seed + number,
+        )
+        logs.append(options.directory / f"log-{number}.parquet")
+        arguments = ["ingest", str(written), "--out", str(logs[-1]), "--config", str(config)]
+        if options.policy == "outcomes":
+            named = ",".join(f"{t}={m}" for t, m in zip(parts.history.tiers, parts.history.models, strict=True))
+            arguments += ["--source", "outcomes", "--tiers", named]
+        imported = _command(arguments, say)
+        say(f"  {imported['n_written']:,} interactions imported, {imported['n_rejected']} rejected")
+    first = _command(["train", str(logs[0]), "--promote", "--config", str(config)], say)
+    say(f"  {first['version']}: {first['verdict']}")
+    return first, logs
+
+
+def _serve_and_retrain(
+    parts: Parts, config: Path, logs: Sequence[Path], options: DemoOptions, say: Say
+) -> tuple[Traffic, Traffic, dict[str, Any]]:
+    """Serve live traffic, retrain from what the service recorded, watch it reload, serve the rest."""
+    n = len(parts.live)
+    before = parts.live.take(list(range(n * 3 // 4)))
+    after = parts.live.take(list(range(n * 3 // 4, n)))
+    rng = np.random.default_rng(options.seed + 10)
+    with service(config, options.directory / "service.log") as url:
+        say(f"service at {url}; the official OpenAI client sends {len(before)} requests")
+        first = send(before, url, rng=rng, progress=_every(100, say))
+        say(_told(first))
+        arguments = ["retrain", "--config", str(config)]
+        for log in logs:
+            arguments += ["--log", str(log)]
+        retrained = _command(arguments, say, allowed=(0, 1))
+        verb = "promoted" if retrained["promoted"] else "not promoted"
+        say(f"  {retrained['version']} {verb}: {retrained['gate']['reason']}")
+        if retrained["promoted"]:
+            took = _wait_for_version(url, retrained["version"])
+            say(f"  the running service answers with {retrained['version']} after {took:.1f} s, without a restart")
+        say(f"{len(after)} more requests")
+        second = send(after, url, rng=rng)
+        say(_told(second))
+    return first, second, retrained
+
+
+def _closing(
+    parts: Parts,
+    config: Path,
+    first: dict[str, Any],
+    served: tuple[Traffic, Traffic, dict[str, Any]],
+    description: str,
+    options: DemoOptions,
+    say: Say,
+) -> DemoResult:
+    """Measure the champion on the future that nothing has seen, and write the page."""
+    say(f"measuring the champion on {len(parts.future):,} requests that nothing has seen")
+    settings = load_config(config, {})
+    bundle = load_bundle(Shelf(settings.models_dir).champion_path())
+    assessment, report = _measure(parts, bundle, settings, description, options)
+    page = options.directory / "report.html"
+    replace_file(page, render_report(report).encode())
+    before, after, retrained = served
+    record = {
+        "simulated": report.data.simulated,
+        "logged_by": options.policy,
+        "g": assessment.figures["quality_gap"].value,
+        "r": assessment.figures["cost_ratio"].value,
+        **headline(assessment),
+        "escalation_rate": assessment.router.escalation_rate,
+        "versions": {"first": first["version"], "retrained": retrained["version"], "champion": bundle.version},
+        "retrained": {"promoted": retrained["promoted"], "gate": retrained["gate"]["reason"]},
+        "live": {"before_retraining": before.record(), "after_retraining": after.record()},
+        "report": str(page),
+    }
+    return DemoResult(record, report, page)
+
+
+def _measure(
+    parts: Parts, bundle: Bundle, settings: Config, description: str, options: DemoOptions
+) -> tuple[Assessment, ReportData]:
+    future, ladder = parts.future, settings.ladder or bundle.ladder
+    path = options.directory / "future.parquet"
+    future.frame.write_parquet(path)
+    named = dict(zip(future.tiers, future.models, strict=True))
+    rows = outcomes_source.read(str(path), SourceOptions(tiers=named))
+    dataset = build_dataset((row for row in rows if not isinstance(row, Reject)), ladder.names)
+    rng = np.random.default_rng(options.seed + 20)
+    measured = assess(
+        score_with_bundle(dataset, bundle, ladder),
+        bundle.policy,
+        quality=options.quality,
+        n_train=bundle.manifest.trained_on.n_interactions,
+        rng=rng,
+    )
+    quiet = settings.exploration.model_copy(update={"up": 0.0})
+    router = Router(bundle, settings.policy, quiet, settings.use_cases, settings.ladder)
+    played = replay(router, future, rng=rng)
+    strategy = measure(
+        "router",
+        quality=played.quality,
+        cost=played.cost_usd,
+        column=played.column,
+        outcomes=measured.outcomes,
+        rng=rng,
+        escalated=played.escalated,
+    )
+    assessment = replace(
+        measured,
+        strategies=(strategy, *measured.strategies[1:]),
+        vacuous=vacuity(measured.outcomes, strategy, options.quality),
+    )
+    report = report_data(
+        assessment,
+        title="Router demo",
+        created=datetime.now(UTC),
+        data=data_facts(dataset, assessment, description),
+        model=ModelFacts(bundle.manifest.learner, bundle.version, bundle.manifest.mlflow_run_id),
+        choice=None,
+        notes=(f"The log that was learned from was written by the logging policy '{options.policy}'.",),
+    )
+    return assessment, report
+
+
+def _command(arguments: Sequence[str], say: Say, *, allowed: tuple[int, ...] = (0,)) -> dict[str, Any]:
+    """Run a command of router-ml as a user would, and return its JSON."""
+    say(f"$ router-ml {' '.join(arguments)}")
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        code = cli.main([*arguments, "--json"])
+    if code not in allowed:
+        raise RouterError(f"`router-ml {arguments[0]}` ended with exit code {code}; its own message is above")
+    record: dict[str, Any] = json.loads(out.getvalue())
+    return record
+
+
+def _wait_for_version(url: str, version: str) -> float:
+    started = time.monotonic()
+    while time.monotonic() - started < _RELOAD_S:
+        with urllib.request.urlopen(f"{url}/v1/policy", timeout=5) as reply:  # noqa: S310  our own service
+            if version in reply.read().decode():
+                return time.monotonic() - started
+        time.sleep(0.1)
+    raise RouterError(f"the service still answers with an older bundle {_RELOAD_S:.0f} s after {version} was promoted")
+
+
+def _told(traffic: Traffic) -> str:
+    shares = ", ".join(f"{tier} {count}" for tier, count in sorted(traffic.answered_by.items()))
+    counts = f"escalated {traffic.escalated}; streamed {traffic.streamed}; failed {traffic.failed}"
+    return f"  answered by: {shares}; {counts}; thumbs up {traffic.thumbs_up}, down {traffic.thumbs_down}"
+
+
+def _every(n: int, say: Say) -> Callable[[int], None]:
+    def progress(done: int) -> None:
+        if done % n == 0:
+            say(f"  {done} requests answered")
+
+    return progress

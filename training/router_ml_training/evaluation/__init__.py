@@ -1,0 +1,1 @@
+"""Judging models: curves, metrics with intervals, comparison, figures, report."""

@@ -1,0 +1,307 @@
+"""The pictures of a report: cost against quality, calibration, tier mix, scores. Each returns a `Picture`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from router_ml.registry import require
+from router_ml_training.evaluation.calibration_metrics import Reliability
+from router_ml_training.evaluation.canvas import COLOURS, Picture, axis_line, blank, finish, style, tier_colours
+from router_ml_training.evaluation.hull import hull
+from router_ml_training.evaluation.metrics import Figure
+from router_ml_training.evaluation.outcomes import Curve, Floats
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["cost_quality", "reliability_diagram", "score_histogram", "tier_mix"]
+
+_MOST_POINTS = 800  # a curve of 14,000 points looks the same with 800, and its SVG is 17 times smaller
+
+
+def cost_quality(
+    router: Curve,
+    *,
+    tiers: Sequence[str],
+    title: str,
+    baselines: Mapping[str, Curve] | None = None,
+    operating: tuple[float, float] | None = None,
+    target: float | None = None,
+    note: str | None = None,
+    simulated: bool = False,
+) -> Picture:
+    """Cost against quality: the router's curve, its baselines, the random mix, the single tiers and the chosen point.
+
+    Args:
+        router: Curve on test rows.
+        tiers: Names in ladder order, as many as the curve has single tiers.
+        title: The message.
+        baselines: Further curves; `oracle` and `prompt_length` have looks of their own.
+        operating: Mean USD per request and mean quality at the chosen point.
+        target: Quality asked for, relative to the best tier; drawn as a line.
+        note: Words beside the chosen point.
+        simulated: Whether the data are simulated.
+    """
+    with require("matplotlib", extra="training", why="to draw figures").rc_context(style()):
+        figure = blank(7.4, 4.5)
+        axes = figure.add_subplot()
+        _line(axes, router, color=COLOURS["router"], lw=2.4, label="router", zorder=5)
+        for name, curve in (baselines or {}).items():
+            if name != "random":
+                _baseline(axes, name, curve)
+        usd, worth = hull(router.tier_cost, router.tier_quality)
+        axes.plot(1000 * usd, worth, color=COLOURS["random"], lw=1.6, ls=(0, (4, 2.5)), label="random mix of tiers")
+        _single_tiers(axes, router, tiers)
+        if target is not None:
+            _target_line(
+                axes, target * float(router.tier_quality[router.best]), f"{100 * target:.4g} % of\n{tiers[router.best]}"
+            )
+        if operating is not None:
+            low, high = 1000 * router.tier_cost.min(), 1000 * router.tier_cost.max()
+            early = 1000 * operating[0] < low + 0.3 * (high - low)
+            _operating_point(axes, 1000 * operating[0], operating[1], note, below=early)
+        axes.set_xlabel("mean cost, USD per 1,000 requests")
+        axes.set_ylabel("mean quality")
+        axes.margins(0.08, 0.1)
+        axis_line(axes)
+        axes.legend(loc="lower right", handlelength=2.4, labelcolor=COLOURS["ink"])
+        alt = f"Mean quality against mean cost. {_described(router, tiers)}" + (
+            "" if operating is None else f" Operating point: {1000 * operating[0]:.4g} USD, {operating[1]:.4f}."
+        )
+        return finish(figure, "cost_quality", title, alt, simulated=simulated)
+
+
+def _described(curve: Curve, tiers: Sequence[str]) -> str:
+    singles = zip(tiers, curve.tier_cost, curve.tier_quality, strict=True)
+    return " ".join(f"Always {name}: {1000 * usd:.4g} USD, {worth:.4f}." for name, usd, worth in singles)
+
+
+def _line(axes: Axes, curve: Curve, **look: Any) -> None:
+    picked = np.unique(np.linspace(0, curve.cost.size - 1, min(curve.cost.size, _MOST_POINTS)).round().astype(np.intp))
+    axes.plot(1000 * curve.cost[picked], curve.quality[picked], **look)
+
+
+def _baseline(axes: Axes, name: str, curve: Curve) -> None:
+    looks: dict[str, dict[str, Any]] = {
+        "oracle": {"color": COLOURS["oracle"], "ls": (0, (1, 1.6)), "label": "oracle, knows every outcome"},
+        "prompt_length": {"color": COLOURS["length"], "label": "prompt length"},
+    }
+    look = looks.get(name, {"color": COLOURS["muted"], "label": name.replace("_", " ")})
+    if name == "oracle":  # past its peak it only pays more for less
+        end = int(np.argmax(curve.quality)) + 1
+        curve = replace(curve, cost=curve.cost[:end], quality=curve.quality[:end])
+    _line(axes, curve, lw=1.6, zorder=4, **look)
+
+
+def _single_tiers(axes: Axes, curve: Curve, tiers: Sequence[str]) -> None:
+    x, y = 1000 * curve.tier_cost, curve.tier_quality
+    axes.scatter(x, y, s=46, color=COLOURS["ink"], zorder=6, linewidths=0)
+    for i, name in enumerate(tiers):
+        last = i == int(np.argmax(x))
+        axes.annotate(
+            f"always {name}",
+            (float(x[i]), float(y[i])),
+            xytext=(0, 9) if last else (8, -10),  # curves come to the dearest from below, and leave the others upwards
+            textcoords="offset points",
+            ha="center" if last else "left",
+            va="bottom" if last else "top",
+            color=COLOURS["ink"],
+            zorder=7,
+        )
+
+
+def _target_line(axes: Axes, quality: float, words: str) -> None:
+    axes.axhline(quality, color=COLOURS["accent"], lw=0.9, ls=(0, (2, 2)), zorder=2)
+    axes.annotate(
+        words,
+        (1, quality),
+        xycoords=("axes fraction", "data"),
+        xytext=(4, 0),
+        textcoords="offset points",
+        ha="left",
+        va="center",
+        color=COLOURS["accent"],
+    )
+
+
+def _operating_point(axes: Axes, x: float, y: float, note: str | None, *, below: bool) -> None:
+    """The chosen point and its note, which goes where the curve does not: below where it climbs, else above."""
+    axes.scatter([x], [y], s=110, color=COLOURS["accent"], edgecolors=COLOURS["paper"], linewidths=1.6, zorder=8)
+    if note:
+        axes.annotate(
+            note,
+            (x, y),
+            xytext=(11, -7) if below else (-6, 11),
+            textcoords="offset points",
+            ha="left" if below else "right",
+            va="top" if below else "bottom",
+            fontsize=10,
+            fontweight="bold",
+            color=COLOURS["accent"],
+            zorder=9,
+        )
+
+
+def reliability_diagram(
+    panels: Mapping[str, Reliability],
+    *,
+    title: str,
+    ece: Mapping[str, Figure] | None = None,
+    simulated: bool = False,
+) -> Picture:
+    """Predicted against observed adequacy per tier, with 95 % intervals, and how the predictions are spread.
+
+    Args:
+        panels: Tier name to its reliability, in ladder order.
+        title: The message.
+        ece: Tier name to its expected calibration error, printed over the panel.
+        simulated: Whether the data are simulated.
+    """
+    columns = min(len(panels), 4)
+    rows = -(-len(panels) // columns)
+    with require("matplotlib", extra="training", why="to draw figures").rc_context(style()):
+        figure = blank(max(2.6 * columns, 5.2) + 0.3, 3.4 * rows + 0.5, square=True)
+        grid = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=(5, 1) * rows)
+        for i in range(rows * columns):
+            axes, strip = (grid[2 * (i // columns) + part, i % columns] for part in (0, 1))
+            if i >= len(panels):
+                axes.set_axis_off()
+                strip.set_axis_off()
+                continue
+            tier = list(panels)[i]
+            _reliability_panel(axes, strip, panels[tier], first=i % columns == 0)
+            error = None if ece is None else ece[tier].value
+            axes.set_title(tier if error is None else f"{tier}: ECE {error:.3f}", fontsize=10, loc="left")
+        alt = "Predicted against observed adequacy. " + " ".join(
+            f"{tier}: predictions {bins.predicted.min():.2f} to {bins.predicted.max():.2f}, "
+            f"largest difference {np.abs(bins.predicted - bins.observed).max():.3f}."
+            for tier, bins in panels.items()
+        )
+        return finish(figure, "reliability", title, alt, simulated=simulated)
+
+
+def _reliability_panel(axes: Axes, strip: Axes, bins: Reliability, *, first: bool) -> None:
+    axes.plot([0, 1], [0, 1], color=COLOURS["random"], lw=1.2, ls=(0, (4, 2.5)))
+    axes.vlines(bins.predicted, bins.low, bins.high, color=COLOURS["router"], lw=3.5, alpha=0.3)
+    axes.plot(bins.predicted, bins.observed, color=COLOURS["router"], lw=1.2, marker="o", ms=4, clip_on=False, zorder=5)
+    ticks = [0, 0.25, 0.5, 0.75, 1]
+    axes.set(xlim=(0, 1), ylim=(0, 1), xticks=ticks, yticks=ticks, box_aspect=1)
+    axes.tick_params(labelbottom=False, labelleft=first)
+    strip.bar(np.arange(0.025, 1, 0.05), bins.spread, width=0.044, color=COLOURS["random"])
+    strip.set(xlim=(0, 1), xticks=ticks, yticks=[], box_aspect=0.2, xlabel="predicted adequacy")
+    strip.set_xticklabels(["0", "", "0.5", "", "1"])
+    strip.grid(visible=False)
+    if first:
+        axes.set_ylabel("observed share adequate")
+    for side in (axes, strip):
+        axis_line(side)
+
+
+def tier_mix(
+    curve: Curve,
+    *,
+    columns: Sequence[str],
+    title: str,
+    operating: float | None = None,
+    simulated: bool = False,
+) -> Picture:
+    """Share of requests per tier (or plan) at every quality one can ask for.
+
+    Args:
+        curve: Curve on test rows.
+        columns: Names of the curve's columns, cheapest first.
+        title: The message.
+        operating: Quality asked for in service, relative to the best tier; drawn as a line.
+        simulated: Whether the data are simulated.
+    """
+    best = float(curve.tier_quality[curve.best])
+    low = min(float(curve.quality[0]) / best, 0.99)
+    asked: Floats = np.linspace(low, 1.0, 160)
+    found = [curve.cheapest_reaching(quality * best) for quality in asked]
+    reached = np.array([point is not None for point in found])
+    shares = curve.share[[0 if point is None else point for point in found]][reached]
+    shades = tier_colours(len(columns))
+    with require("matplotlib", extra="training", why="to draw figures").rc_context(style()):
+        figure = blank(7.4, 3.6)
+        axes = figure.add_subplot()
+        axes.stackplot(
+            100 * asked[reached],
+            100 * shares.T,
+            colors=shades,
+            labels=list(columns),
+            linewidth=0.8,
+            edgecolor=COLOURS["paper"],
+        )
+        if operating is not None:
+            axes.axvline(100 * operating, color=COLOURS["accent"], lw=1.6)
+            _over(axes, 100 * operating, f"in service: {100 * operating:.4g}")
+        axes.set(xlabel="quality asked for, % of always " + columns[curve.best], ylabel="share of requests, %")
+        axes.set(xlim=(100 * low, 100), ylim=(0, 100))
+        axes.grid(visible=False)
+        axis_line(axes)
+        handles, labels = axes.get_legend_handles_labels()
+        figure.legend(handles[::-1], labels[::-1], loc="outside right center", labelcolor=COLOURS["ink"])
+        alt = "Share of requests per tier against the quality asked for."
+        extra = {f"tier-{i}": shade for i, shade in enumerate(shades)}
+        return finish(figure, "tier_mix", title, alt, simulated=simulated, extra=extra)
+
+
+def score_histogram(
+    score: ArrayLike,
+    *,
+    title: str,
+    threshold: float | None = None,
+    names: tuple[str, str] = ("small", "large"),
+    label: str = "score: predicted gain of the large tier",
+    simulated: bool = False,
+) -> Picture:
+    """How scores are spread, and which part of them goes to which side of the threshold.
+
+    Args:
+        score: Score of each request, shape (n,).
+        title: The message.
+        threshold: Scores above it go to the second name.
+        names: Where scores below and above the threshold go.
+        label: What the score is, with its unit.
+        simulated: Whether the data are simulated.
+    """
+    values = np.asarray(score, dtype=np.float64)
+    light, dark = tier_colours(2)
+    edges = np.histogram_bin_edges(values, bins=48)
+    if threshold is not None:  # move the edges so that no bar holds both sides
+        width = float(edges[1] - edges[0])
+        edges = np.append(edges, edges[-1] + width) - width + (threshold - edges[0]) % width
+    with require("matplotlib", extra="training", why="to draw figures").rc_context(style()):
+        figure = blank(7.4, 3.2)
+        axes = figure.add_subplot()
+        above = values > threshold if threshold is not None else np.zeros(values.size, dtype=bool)
+        axes.hist([values[~above], values[above]], bins=edges.tolist(), stacked=True, color=[light, dark])
+        if threshold is not None:
+            axes.axvline(threshold, color=COLOURS["accent"], lw=1.6)
+            place: dict[str, Any] = {"y": 1.02, "transform": axes.transAxes, "va": "bottom", "color": COLOURS["ink"]}
+            axes.text(0, s=f"{names[0]}: {np.mean(~above):.0%} of requests", ha="left", **place)
+            axes.text(1, s=f"{names[1]}: {np.mean(above):.0%} of requests", ha="right", **place)
+            _over(axes, threshold, f"threshold {threshold:.3g}")
+        axes.set(xlabel=label, ylabel="requests")
+        axis_line(axes)
+        alt = f"Histogram of {values.size} scores, {np.mean(above):.1%} of them above the threshold."
+        return finish(figure, "scores", title, alt, simulated=simulated, extra={"tier-low": light, "tier-high": dark})
+
+
+def _over(axes: Axes, x: float, words: str) -> None:
+    """A label over the upper edge, at a place on the horizontal axis."""
+    axes.annotate(
+        words,
+        (x, 1),
+        xycoords=("data", "axes fraction"),
+        xytext=(0, 4),
+        textcoords="offset points",
+        ha="center",
+        va="bottom",
+        color=COLOURS["accent"],
+    )
