@@ -1,0 +1,74 @@
+"""How the service is: `/healthz`, `/readyz`, `/metrics`, `/v1/policy` and `/v1/stats`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from fastapi.routing import APIRoute
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.requests import Request
+from starlette.responses import Response
+
+from router_ml.router import Router
+from router_ml_serving.api import raw_route
+from router_ml_serving.service import Service
+
+__all__ = ["routes"]
+
+
+def routes(service: Service) -> list[APIRoute]:
+    """Return the routes of this resource."""
+
+    async def healthz(_: Request) -> Response:
+        """Say that the process is alive."""
+        return _json({"status": "ok"})
+
+    async def readyz(_: Request) -> Response:
+        """Say whether requests are welcome, and which policy would decide them."""
+        facts = {"ready": service.ready, "policy_version": service.holder.current.bundle.version}
+        return _json(facts, 200 if service.ready else 503)
+
+    async def metrics(_: Request) -> Response:
+        """Return the counters in Prometheus' text format."""
+        return Response(service.telemetry.exposition(), headers={"content-type": CONTENT_TYPE_LATEST})
+
+    async def policy(request: Request) -> Response:
+        """Describe the policy in service: its bundle, its tiers and its knobs."""
+        service.authorize(request)
+        return _json(_policy(service.holder.current))
+
+    async def stats(request: Request) -> Response:
+        """Return the counters since the start as JSON."""
+        service.authorize(request)
+        uptime_s = (service.clock() - service.started).total_seconds()
+        version = service.holder.current.bundle.version
+        return _json({"uptime_s": uptime_s, "policy_version": version, **service.telemetry.stats()})
+
+    return [
+        raw_route("GET", "/healthz", healthz),
+        raw_route("GET", "/readyz", readyz),
+        raw_route("GET", "/metrics", metrics),
+        raw_route("GET", "/v1/policy", policy),
+        raw_route("GET", "/v1/stats", stats),
+    ]
+
+
+def _policy(router: Router) -> dict[str, Any]:
+    manifest = router.bundle.manifest.model_dump(mode="json")
+    shown = ("version", "created", "learner", "simulated", "trained_on", "metrics", "certificate")
+    tiers = [tier.model_dump(mode="json", exclude={"api_key_env", "base_url"}) for tier in router.ladder]
+    return {
+        **{name: manifest[name] for name in shown},
+        "tiers": tiers,
+        "quality": router.knobs.quality,
+        "threshold": router.knobs.shadow_price,
+        "explore_up": router.knobs.explore_up,
+        "max_attempts": router.knobs.max_attempts,
+        "safe_tier": router.knobs.safe_tier,
+        "best_tier": router.knobs.best_tier,
+    }
+
+
+def _json(value: object, status: int = 200) -> Response:
+    return Response(orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS), status, media_type="application/json")

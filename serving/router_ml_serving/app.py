@@ -1,0 +1,127 @@
+"""The composition root: puts the parts of a service together; nothing runs at import."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from fastapi import FastAPI
+
+from router_ml import __version__
+from router_ml.config import Config, load_config
+from router_ml.errors import ConfigError
+from router_ml.router import Router
+from router_ml.shelf import Shelf
+from router_ml.store import EventStore, open_store
+from router_ml_serving import problems
+from router_ml_serving.api import ROUTERS
+from router_ml_serving.recorder import Recorder
+from router_ml_serving.rollout import RouterHolder
+from router_ml_serving.service import Service
+from router_ml_serving.settings import ServingSettings, serving_settings
+from router_ml_serving.telemetry import CountRequests, Telemetry
+from router_ml_serving.upstream import HttpUpstream, Upstream
+
+__all__ = ["CONFIG_ENV", "app_from_environment", "create_app"]
+
+# How worker processes learn which file to read; without two underscores it overrides no key.
+CONFIG_ENV = "ROUTER_ML_CONFIG"
+
+
+def create_app(
+    settings: ServingSettings,
+    config: Config,
+    *,
+    store: EventStore,
+    upstream: Upstream | None = None,
+    environ: Mapping[str, str] | None = None,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> FastAPI:
+    """Put a service together; its lifespan opens connections and starts the background work.
+
+    Args:
+        settings: `[serving]` of the configuration.
+        config: The whole configuration.
+        store: Where events go; it is closed with the application.
+        upstream: Calls the tiers; None calls them over HTTP.
+        environ: Where keys are looked up; None takes the process's environment.
+        clock: The time of day, with a time zone.
+
+    Raises:
+        ConfigError: When configuration and bundle do not fit together, or a key that was asked for is not set.
+        BundleError: When the champion cannot be used.
+    """
+    environ = os.environ if environ is None else environ
+    telemetry = Telemetry()
+    shelf = Shelf(config.models_dir)
+    recorder = Recorder(
+        store,
+        spill=settings.spill,
+        queue_size=settings.queue_size,
+        batch_size=settings.batch_size,
+        flush_s=settings.flush_s,
+    )
+    telemetry.watch(recorder)
+    service = Service(
+        config=config,
+        settings=settings,
+        shelf=shelf,
+        holder=RouterHolder(shelf, lambda path: Router.load(config, path), telemetry),
+        upstream=upstream or HttpUpstream(settings, environ),
+        recorder=recorder,
+        telemetry=telemetry,
+        clock=clock,
+        rng=np.random.default_rng(settings.seed),
+        api_key=_key(settings.api_key_env, environ),
+        admin_key=environ.get(settings.admin_key_env) or None,
+        started=clock(),
+    )
+    return _application(service, store)
+
+
+def app_from_environment() -> FastAPI:
+    """Put a service together in a worker process, from the file that `ROUTER_ML_CONFIG` names."""
+    path = os.environ.get(CONFIG_ENV)
+    config = load_config(Path(path) if path else None, os.environ)
+    return create_app(serving_settings(config), config, store=open_store(config.store.url))
+
+
+def _application(service: Service, store: EventStore) -> FastAPI:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if isinstance(service.upstream, HttpUpstream):
+            await service.upstream.start()
+        await service.recorder.start()
+        watcher = asyncio.create_task(service.holder.watch(service.settings.reload_s), name="champion-watcher")
+        service.ready = True
+        yield
+        service.ready = False
+        watcher.cancel()
+        await asyncio.gather(watcher, return_exceptions=True)
+        await service.recorder.close()
+        if isinstance(service.upstream, HttpUpstream):
+            await service.upstream.close()
+        store.close()
+
+    app = FastAPI(title="router-ml", version=__version__, lifespan=lifespan, redirect_slashes=False)
+    # Routes are matched in order: ours, the busiest first, come before those of the documentation.
+    app.router.routes[:0] = [route for name in ROUTERS for route in ROUTERS.load(name)(service)]
+    problems.install(app)
+    paths = frozenset(getattr(route, "path", "") for route in app.router.routes)
+    app.add_middleware(CountRequests, telemetry=service.telemetry, paths=paths)
+    return app
+
+
+def _key(name: str | None, environ: Mapping[str, str]) -> str | None:
+    if name is None:
+        return None
+    if not environ.get(name):
+        raise ConfigError(
+            f"serving.api_key_env: the environment variable {name} is not set; set it to the clients' key"
+        )
+    return environ[name]

@@ -1,0 +1,106 @@
+"""Progressive fallback: try the planned tier, judge its answer, escalate when it is poor. Knows no HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+
+from router_ml.errors import UpstreamError
+from router_ml.schema import Answer, Attempt, Plan, Verdict
+
+__all__ = ["AttemptResult", "Limits", "judged", "run"]
+
+# The upstream says that the request itself is wrong: another tier would say the same.
+_FAULT_OF_THE_REQUEST = frozenset({400, 413, 422})
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptResult:
+    """One attempt: its record, and either an answer to judge or the error that took its place.
+
+    Neither is set for a stream that was opened and goes straight to the client. `reply` is the caller's own.
+    """
+
+    attempt: Attempt
+    answer: Answer | None = None
+    error: UpstreamError | None = None
+    reply: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one cascade: attempts in all, and the moment (on the clock of `now`) by which it should be over.
+
+    The deadline stops escalations, never a first answer: one that comes late is better than none.
+    """
+
+    max_attempts: int
+    deadline_s: float | None
+    now: Callable[[], float]
+
+    def left_s(self) -> float | None:
+        """Seconds until the deadline, or None when there is no deadline."""
+        return None if self.deadline_s is None else self.deadline_s - self.now()
+
+
+async def run(
+    plan: Plan,
+    attempt: Callable[[str], Awaitable[AttemptResult]],
+    judge: Callable[[Answer], Verdict | None],
+    trail: list[AttemptResult],
+    limits: Limits,
+    *,
+    expected_s: Callable[[str], float] = lambda _: 0.0,
+) -> AttemptResult:
+    """Answer by the plan's tiers, cheapest first, until one is accepted.
+
+    An error is no evidence about its tier and leads to the next one as well.
+
+    Args:
+        plan: Which tiers, in which order.
+        attempt: Calls a tier by name. When it is cancelled it adds its own result to `trail`.
+        judge: Says what is wrong with an answer, or None.
+        trail: Every finished attempt is added here, verdict included, whatever happens afterwards.
+        limits: Attempts and time.
+        expected_s: How long a tier usually takes; it is not started when the deadline is nearer than that.
+
+    Returns:
+        The accepted attempt; else the last answer (it is the dearest), else the last error.
+    """
+    steps = [plan.first] if plan.escalate_to is None else [plan.first, plan.escalate_to]
+    best: AttemptResult | None = None
+    for tier in steps[: limits.max_attempts]:
+        left_s = limits.left_s()
+        if best is not None and left_s is not None and left_s <= expected_s(tier):
+            break
+        # With an answer in hand the client waits for a better one until the deadline and no longer.
+        patience_s = left_s if best is not None and best.error is None else None
+        try:
+            async with asyncio.timeout(patience_s):
+                result = judged(await attempt(tier), judge)
+        except TimeoutError:
+            break
+        trail.append(result)
+        if _accepted(result):
+            return result
+        if best is None or result.error is None or best.error is not None:
+            best = result
+        if result.error is not None and result.error.status in _FAULT_OF_THE_REQUEST:
+            break
+    if best is None:
+        message = "a cascade needs at least one attempt"
+        raise ValueError(message)
+    return best
+
+
+def judged(result: AttemptResult, judge: Callable[[Answer], Verdict | None]) -> AttemptResult:
+    """Return a result with the judge's verdict in its record; an error or an unread stream is not judged."""
+    verdict = None if result.error is not None or result.answer is None else judge(result.answer)
+    if verdict is None:
+        return result
+    return replace(result, attempt=result.attempt.model_copy(update={"verdicts": (verdict,)}))
+
+
+def _accepted(result: AttemptResult) -> bool:
+    return result.error is None and not any(verdict.adequate is False for verdict in result.attempt.verdicts)

@@ -1,0 +1,1 @@
+"""Commands of `router-ml` that belong to the service."""

@@ -1,0 +1,120 @@
+"""`router-ml serve`: run the service until it is told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from router_ml.config import load_config
+from router_ml.errors import UsageError
+from router_ml.store import open_store
+from router_ml_serving import logs
+from router_ml_serving.app import CONFIG_ENV, create_app
+from router_ml_serving.settings import ServingSettings, serving_settings
+
+__all__ = ["add_arguments", "run"]
+
+# Longer than clients keep idle connections, so that the client closes first and never writes to a closed one.
+_KEEPALIVE_S = 75
+_WORKER_START_S = 60.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the command takes; the rest is `[serving]` of router.toml."""
+    parser.add_argument("--host", help="address to listen on (default: serving.host, 127.0.0.1)")
+    parser.add_argument("--port", type=int, help="port to listen on, 0 for a free one (default: serving.port, 8080)")
+    parser.add_argument("--workers", type=int, help="processes that serve (default: serving.workers, 1)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until SIGTERM or SIGINT, then finish the requests that are open.
+
+    Raises:
+        ConfigError: When the configuration is wrong.
+        BundleError: When the champion cannot be used.
+        UsageError: When the address is taken.
+    """
+    path = Path(args.config) if args.config else None
+    config = load_config(path, os.environ)
+    given = {name: value for name in ("host", "port", "workers") if (value := getattr(args, name)) is not None}
+    settings = ServingSettings.model_validate({**serving_settings(config).model_dump(), **given})
+    logs.configure()
+    listener = _listen(settings)
+    _exit_cleanly()
+    if settings.workers == 1:
+        app = create_app(settings, config, store=open_store(config.store.url))
+        server = _Server(uvicorn.Config(app, **_options(settings)))
+        server.run(sockets=[listener])
+        return 0 if server.started else 1
+    if path is not None:
+        os.environ[CONFIG_ENV] = str(path.resolve())
+    factory = "router_ml_serving.app:app_from_environment"
+    _Workers(uvicorn.Config(factory, factory=True, workers=settings.workers, **_options(settings)), [listener]).run()
+    return 0
+
+
+class _Server(uvicorn.Server):
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and sockets:
+            _announce(sockets[0])
+
+
+class _Workers(Multiprocess):
+    def init_processes(self) -> None:
+        super().init_processes()
+        if all(process.wait_until_ready(_WORKER_START_S, self.should_exit) for process in self.processes):
+            _announce(self.sockets[0])
+
+
+def _options(settings: ServingSettings) -> dict[str, Any]:  # keyword arguments of uvicorn.Config
+    return {
+        "host": settings.host,
+        "port": settings.port,
+        "loop": "uvloop" if sys.platform != "win32" else "asyncio",
+        "http": "httptools",
+        "ws": "none",
+        "lifespan": "on",
+        "access_log": False,
+        "server_header": False,
+        "log_config": None,
+        "timeout_keep_alive": _KEEPALIVE_S,
+        "timeout_graceful_shutdown": math.ceil(settings.drain_s),
+    }
+
+
+def _listen(settings: ServingSettings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        where = f"{settings.host}:{settings.port}"
+        raise UsageError(
+            f"cannot listen on {where}: {error.strerror}; choose another with --host and --port"
+        ) from error
+    listener.set_inheritable(True)
+    return listener
+
+
+def _announce(listener: socket.socket) -> None:
+    host, port = listener.getsockname()[:2]
+    sys.stderr.write(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}\n")
+    sys.stderr.flush()
+
+
+def _exit_cleanly() -> None:
+    # After draining, uvicorn raises the signal again for whoever handled it before: nobody, so that we exit with 0.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)

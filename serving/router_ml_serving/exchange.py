@@ -1,0 +1,215 @@
+"""One proxied chat request: calls tiers for the cascade, keeps the bill, knows the facts that the client is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from router_ml.errors import UpstreamError
+from router_ml.features.view import estimate_input_tokens, view_of
+from router_ml.ladder import Ladder, Tier
+from router_ml.router import Router
+from router_ml.schema import Answer, Attempt, Decision, Verdict
+from router_ml_serving import cascade
+from router_ml_serving.cascade import AttemptResult, Limits
+from router_ml_serving.sse import read_stream
+from router_ml_serving.upstream import Reply, Upstream
+from router_ml_serving.wire import Chat, Usage, answer_of, outgoing, usage_of
+
+__all__ = ["CANCELLED", "Call", "Exchange", "OpenStream"]
+
+CANCELLED = "cancelled"
+# Bytes of UTF-8 per token of an answer, where the upstream does not count: English about 4, Chinese about 3 to 4.
+_BYTES_PER_TOKEN = 4
+# A refused or unreachable call is not billed; one that broke off or took too long was worked on.
+_NOT_BILLED = frozenset({"status", "connect"})
+
+
+@dataclass(slots=True)
+class Call:
+    """The clock and the bytes of one upstream call while it runs; times are seconds on the exchange's clock."""
+
+    tier: Tier
+    started_s: float
+    first_byte_s: float | None = None
+    chunks: list[bytes] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenStream:
+    """A stream whose first bytes have arrived and are on their way to the client."""
+
+    call: Call
+    rest: AsyncGenerator[bytes, None]
+
+
+@dataclass(slots=True)
+class Exchange:
+    """What is known about one proxied request from its decision to its record.
+
+    `trail` has every attempt in order; `done` is called once, with them, when the exchange is over.
+    """
+
+    chat: Chat
+    decision: Decision
+    router: Router
+    ladder: Ladder
+    upstream: Upstream
+    limits: Limits
+    started_s: float
+    done: Callable[[Exchange], None]
+    trail: list[AttemptResult] = field(default_factory=list)
+    closed: bool = False
+
+    async def whole(self) -> AttemptResult:
+        """Return the answer, whole; `reply` is the upstream's `Reply`."""
+        return await self._cascade(self._complete)
+
+    async def held(self) -> AttemptResult:
+        """Return the answer as a stream that was read to its end and judged; `reply` is its bytes."""
+        return await self._cascade(self._hold)
+
+    async def opened(self) -> AttemptResult:
+        """Return a stream as soon as its first bytes are there, unjudged; `reply` is an `OpenStream`."""
+        return await self._cascade(self._open)
+
+    def finish(self, stream: OpenStream, *, error: UpstreamError | None = None, cancelled: bool = False) -> None:
+        """Complete the record of an opened stream, now that it is over."""
+        result = self._from_stream(stream.call, error=error, cancelled=cancelled)
+        self.trail[-1] = result if cancelled else cascade.judged(result, self._judge)
+
+    def close(self) -> None:
+        """Hand the exchange over to be recorded; again, nothing happens."""
+        if not self.closed:
+            self.closed = True
+            self.done(self)
+
+    @property
+    def attempts(self) -> list[Attempt]:
+        """The attempts so far, in order."""
+        return [result.attempt for result in self.trail]
+
+    def facts(self, attempt: Attempt | None = None) -> dict[str, Any]:
+        """Return what the client is told, under `router` in the body and in the `x-router-` headers.
+
+        Args:
+            attempt: The attempt whose answer is given; None while it is not known (or all failed).
+        """
+        tier = self.ladder.tier(attempt.tier if attempt else self.decision.tier)
+        reason = self.decision.reason
+        if attempt is not None and attempt.tier != self.decision.tier and self.trail:
+            reason = f"{reason}; escalated to {attempt.tier}: {_cause(self.trail[0].attempt)}"
+        return {
+            "tier": tier.name,
+            "model": tier.model,
+            "decision_id": self.decision.decision_id,
+            "policy_version": self.decision.policy_version,
+            "attempts": len(self.trail),
+            "overhead_ms": round(self.overhead_ms(), 3),
+            "reason": reason,
+        }
+
+    def overhead_ms(self) -> float:
+        """Return the time spent so far that was not waiting for an upstream."""
+        # A stream on its way to the client has no latency yet: until its first byte there was waiting, then forwarding.
+        waited = (a.ttft_ms if a.latency_ms is None else a.latency_ms for a in self.attempts)
+        waited_ms = sum(ms or 0.0 for ms in waited)
+        return max((self.limits.now() - self.started_s) * 1e3 - waited_ms, 0.0)
+
+    async def _cascade(self, call: Callable[[Call, bytes], Awaitable[AttemptResult]]) -> AttemptResult:
+        return await cascade.run(
+            self.decision.plan,
+            lambda name: self._attempt(name, call),
+            self._judge,
+            self.trail,
+            self.limits,
+            expected_s=lambda name: self.ladder.tier(name).latency_ms / 1e3,
+        )
+
+    async def _attempt(self, name: str, work: Callable[[Call, bytes], Awaitable[AttemptResult]]) -> AttemptResult:
+        call = Call(self.ladder.tier(name), self.limits.now())
+        try:
+            return await work(call, outgoing(self.chat.body, call.tier))
+        except UpstreamError as error:
+            return self._from_stream(call, error=error)
+        except asyncio.CancelledError:
+            self.trail.append(self._from_stream(call, cancelled=True))
+            raise
+
+    async def _complete(self, call: Call, body: bytes) -> AttemptResult:
+        reply: Reply = await self.upstream.complete(call.tier, body)
+        answer = answer_of(reply.parsed)
+        return AttemptResult(self._record(call, answer, usage_of(reply.parsed)), answer=answer, reply=reply)
+
+    async def _hold(self, call: Call, body: bytes) -> AttemptResult:
+        async for chunk in self.upstream.stream(call.tier, body):
+            call.first_byte_s = call.first_byte_s or self.limits.now()
+            call.chunks.append(chunk)
+        return self._from_stream(call)
+
+    async def _open(self, call: Call, body: bytes) -> AttemptResult:
+        rest = self.upstream.stream(call.tier, body)
+        try:
+            first = await anext(rest)
+        except StopAsyncIteration as error:
+            raise UpstreamError(f"tier '{call.tier.name}' sent an empty stream", kind="protocol") from error
+        call.first_byte_s = self.limits.now()
+        call.chunks.append(first)
+        ttft_ms = (call.first_byte_s - call.started_s) * 1e3
+        attempt = Attempt(tier=call.tier.name, model=call.tier.model, ttft_ms=ttft_ms)
+        return AttemptResult(attempt, reply=OpenStream(call, rest))
+
+    def _from_stream(self, call: Call, *, error: UpstreamError | None = None, cancelled: bool = False) -> AttemptResult:
+        raw = b"".join(call.chunks)
+        said = read_stream(raw)
+        if error is None and not cancelled and not said.complete:
+            reason = said.error or "the stream ended before the answer did"
+            error = UpstreamError(f"tier '{call.tier.name}': {reason}", kind="reset")
+        answer = replace(said.answer, finish_reason=CANCELLED) if cancelled else said.answer
+        attempt = self._record(call, answer, said.usage, error)
+        return AttemptResult(attempt, None if error or cancelled else answer, error, raw)
+
+    def _record(self, call: Call, answer: Answer, usage: Usage | None, error: UpstreamError | None = None) -> Attempt:
+        billed = error is None or error.kind not in _NOT_BILLED
+        if usage is None and billed:
+            given = round(estimate_input_tokens(view_of(self.chat.request)))
+            usage = Usage(given, -(-len(_all_text(answer).encode(errors="replace")) // _BYTES_PER_TOKEN))
+        first_s = call.first_byte_s
+        return Attempt(
+            tier=call.tier.name,
+            model=call.tier.model,
+            input_tokens=usage.input_tokens if usage else None,
+            cached_tokens=usage.cached_tokens if usage else 0,
+            output_tokens=usage.output_tokens if usage else None,
+            cost_usd=call.tier.cost_usd(usage.input_tokens, usage.output_tokens, usage.cached_tokens) if usage else 0.0,
+            ttft_ms=None if first_s is None else (first_s - call.started_s) * 1e3,
+            latency_ms=(self.limits.now() - call.started_s) * 1e3,
+            finish_reason=answer.finish_reason,
+            error=_error_name(answer, error),
+            response=None if error else answer.text,
+            tool_calls=tuple(dict(call) for call in answer.tool_calls),
+        )
+
+    def _judge(self, answer: Answer) -> Verdict | None:
+        return self.router.judge(self.chat.request, answer)
+
+
+def _error_name(answer: Answer, error: UpstreamError | None) -> str | None:
+    if error is not None:
+        return f"{error.kind} {error.status}" if error.status else error.kind
+    # Half an answer that the client did not wait for says nothing about its tier.
+    return CANCELLED if answer.finish_reason == CANCELLED else None
+
+
+def _cause(attempt: Attempt) -> str:
+    if attempt.error is not None:
+        return f"{attempt.tier} failed ({attempt.error})"
+    reasons = [verdict.reason for verdict in attempt.verdicts if verdict.reason]
+    return reasons[0] if reasons else f"{attempt.tier} was not adequate"
+
+
+def _all_text(answer: Answer) -> str:
+    calls = "".join(str(call.get("function") or "") for call in answer.tool_calls)
+    return answer.text + calls

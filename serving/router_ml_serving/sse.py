@@ -1,0 +1,129 @@
+"""Streamed chat completions (server-sent events): read back whole, and told the router's facts on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from router_ml.features import text_of
+from router_ml.schema import Answer
+from router_ml_serving.wire import Usage, usage_of, with_facts
+
+__all__ = ["DONE", "KEEP_ALIVE", "Streamed", "event", "facts_in_first_event", "read_stream"]
+
+KEEP_ALIVE = b": keep-alive\n\n"
+DONE = b"data: [DONE]\n\n"
+_DATA = b"data:"
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """What a stream said: the answer so far, and whether it came to its end (`complete`) or was an error."""
+
+    answer: Answer
+    usage: Usage | None
+    complete: bool
+    error: str | None = None
+
+
+def read_stream(raw: bytes) -> Streamed:
+    """Put the chunks of a stream together again; what cannot be read ends the answer there, incomplete.
+
+    Args:
+        raw: All bytes of the stream so far; a piece of a line at the end is left out.
+    """
+    draft = _Draft()
+    for payload in _payloads(raw):
+        if payload == b"[DONE]":
+            draft.complete = True
+            break
+        try:
+            chunk = orjson.loads(payload)
+        except orjson.JSONDecodeError:
+            draft.complete, draft.error = False, "a chunk of the stream is not valid JSON"
+            break
+        if isinstance(chunk, dict):
+            draft.add(chunk)
+    return draft.finished()
+
+
+def facts_in_first_event(head: bytes, facts: dict[str, Any]) -> bytes | None:
+    """Add the `router` key to the first JSON chunk among whole lines, leaving all other bytes as they came.
+
+    Returns:
+        The changed bytes, or None when there is no JSON chunk in them.
+    """
+    start = 0
+    while (end := head.find(b"\n", start)) >= 0:
+        line = head[start:end]
+        payload = line[len(_DATA) :].strip() if line.startswith(_DATA) else b""
+        if payload.startswith(b"{"):
+            at = start + line.index(b"{")
+            return head[:at] + with_facts(head[at:end], facts) + head[end:]
+        start = end + 1
+    return None
+
+
+def event(payload: dict[str, Any]) -> bytes:
+    """Return one event that carries a JSON object."""
+    return b"data: " + orjson.dumps(payload) + b"\n\n"
+
+
+def _payloads(raw: bytes) -> Iterator[bytes]:
+    for line in raw.split(b"\n"):
+        if line.startswith(_DATA):
+            yield line[len(_DATA) :].strip()
+
+
+@dataclass(slots=True)
+class _Draft:
+    # The first choice, as it grows.
+    text: list[str] = field(default_factory=list)
+    calls: dict[int, dict[str, Any]] = field(default_factory=dict)
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    complete: bool = False
+    error: str | None = None
+
+    def add(self, chunk: dict[str, Any]) -> None:
+        self.usage = usage_of(chunk) or self.usage
+        if chunk.get("error"):
+            self.error = "the upstream reported an error in the stream"
+        choices = chunk.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            if not isinstance(choice, dict) or choice.get("index", 0) != 0:
+                continue
+            if choice.get("finish_reason"):
+                self.finish_reason, self.complete = str(choice["finish_reason"]), True
+            delta = choice.get("delta")
+            if isinstance(delta, dict):
+                self._add_delta(delta)
+
+    def _add_delta(self, delta: dict[str, Any]) -> None:
+        self.text.append(text_of(delta.get("content")) or str(delta.get("refusal") or ""))
+        calls = delta.get("tool_calls")
+        for piece in calls if isinstance(calls, list) else ():
+            if not isinstance(piece, dict):
+                continue
+            index = piece.get("index")
+            call = self.calls.setdefault(
+                index if isinstance(index, int) else len(self.calls),
+                {"id": None, "type": "function", "function": {"name": "", "arguments": ""}},
+            )
+            call["id"] = piece.get("id") or call["id"]
+            function = piece.get("function")
+            if isinstance(function, dict):
+                for key in ("name", "arguments"):
+                    call["function"][key] += str(function.get(key) or "")
+
+    def finished(self) -> Streamed:
+        answer = Answer(
+            text="".join(self.text),
+            finish_reason=self.finish_reason,
+            tool_calls=tuple(self.calls[index] for index in sorted(self.calls)),
+            output_tokens=self.usage.output_tokens if self.usage else None,
+        )
+        return Streamed(answer, self.usage, self.complete and self.error is None, self.error)

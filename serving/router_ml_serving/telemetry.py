@@ -1,0 +1,137 @@
+"""What the service counts, for Prometheus and for `/v1/stats`: one registry per application, never prompt text."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import pairwise
+from operator import attrgetter
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from router_ml.schema import Attempt, Decision
+from router_ml_serving.recorder import Recorder
+
+__all__ = ["CountRequests", "Telemetry"]
+
+_OVERHEAD_BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
+_LATENCY_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+
+
+class Telemetry:
+    """Counters and histograms of one service; times in seconds, money in USD."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = self._counter("requests", "Requests by path and status.", "path", "status")
+        self._decisions = self._counter("decisions", "Decisions by tier.", "tier", "policy_version", "explored")
+        self._attempts = self._counter("attempts", "Upstream calls by outcome.", "tier", "outcome")
+        self._errors = self._counter("upstream_errors", "Failed upstream calls by kind.", "tier", "kind")
+        self._escalations = self._counter("escalations", "Requests that needed a further tier.", "tier", "cause")
+        self._cost = self._counter("cost_usd", "What upstream calls cost.", "tier")
+        self._tokens = self._counter("tokens", "Tokens of upstream calls.", "tier", "direction")
+        self._feedback = self._counter(
+            "feedback", "Feedback by source; repeated arrivals are not new.", "source", "new"
+        )
+        self._reloads = self._counter("bundle_reloads", "Attempts to load a bundle.", "result")
+        self._overhead = self._histogram("overhead_seconds", "Time of the router itself.", _OVERHEAD_BUCKETS, "path")
+        self._latency = self._histogram("attempt_seconds", "Time of an upstream call.", _LATENCY_BUCKETS, "tier")
+        self._policy = Gauge("router_ml_policy", "The bundle in service.", ["version"], registry=self.registry)
+
+    def watch(self, recorder: Recorder) -> None:
+        """Show the state of the recorder beside the counters."""
+        for name in ("recorded", "spilled", "recovered", "failed", "pending"):
+            gauge = Gauge(f"router_ml_recorder_{name}", f"Events of the recorder: {name}.", registry=self.registry)
+            gauge.set_function(partial(attrgetter(name), recorder))
+
+    def request(self, path: str, status: int) -> None:
+        """Count one answered HTTP request."""
+        self._requests.labels(path, str(status)).inc()
+
+    def decision(self, decision: Decision, path: str, overhead_s: float) -> None:
+        """Count one decision and the time it took."""
+        self._decisions.labels(decision.tier, decision.policy_version, str(decision.explored).lower()).inc()
+        self._overhead.labels(path).observe(overhead_s)
+
+    def exchange(self, attempts: list[Attempt]) -> None:
+        """Count the upstream calls of one proxied request."""
+        for attempt in attempts:
+            self._attempts.labels(attempt.tier, outcome(attempt)).inc()
+            self._cost.labels(attempt.tier).inc(attempt.cost_usd or 0.0)
+            self._tokens.labels(attempt.tier, "input").inc(attempt.input_tokens or 0)
+            self._tokens.labels(attempt.tier, "output").inc(attempt.output_tokens or 0)
+            if attempt.error is not None:
+                self._errors.labels(attempt.tier, attempt.error).inc()
+            if attempt.latency_ms is not None:
+                self._latency.labels(attempt.tier).observe(attempt.latency_ms / 1e3)
+        for before, after in pairwise(attempts):
+            self._escalations.labels(after.tier, outcome(before)).inc()
+
+    def feedback(self, source: str, *, new: bool) -> None:
+        """Count one piece of feedback."""
+        self._feedback.labels(source, str(new).lower()).inc()
+
+    def reload(self, result: str, version: str | None = None) -> None:
+        """Count one attempt to load a bundle: `loaded` (with its version) or `refused`."""
+        self._reloads.labels(result).inc()
+        if version is not None:
+            self._policy.clear()
+            self._policy.labels(version).set(1)
+
+    def exposition(self) -> bytes:
+        """Return everything in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+    def stats(self) -> dict[str, Any]:
+        """Return the counters as plain numbers: without labels, or as {labels: value} where there are any."""
+        found: dict[str, Any] = {}
+        for metric in self.registry.collect():
+            name = metric.name.removeprefix("router_ml_")
+            for sample in metric.samples:
+                if not sample.name.endswith(("_created", "_bucket")):
+                    label = ",".join(sample.labels.values())
+                    suffix = sample.name.removeprefix(metric.name).removesuffix("_total")
+                    if label:
+                        found.setdefault(name + suffix, {})[label] = sample.value
+                    else:
+                        found[name + suffix] = sample.value
+        return found
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"router_ml_{name}", text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(f"router_ml_{name}", text, labels, registry=self.registry, buckets=buckets)
+
+
+class CountRequests:
+    """ASGI middleware that counts every HTTP request by path and status; unknown paths are one label."""
+
+    def __init__(self, app: ASGIApp, telemetry: Telemetry, paths: frozenset[str]) -> None:
+        self.app = app
+        self.telemetry = telemetry
+        self.paths = paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on and note the status of its answer."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        path = scope["path"] if scope["path"] in self.paths else "other"
+
+        async def noting(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self.telemetry.request(path, message["status"])
+            await send(message)
+
+        await self.app(scope, receive, noting)
+
+
+def outcome(attempt: Attempt) -> str:
+    """Name how an attempt went: `error`, `cancelled`, `inadequate` or `ok`."""
+    if attempt.finish_reason == "cancelled":
+        return "cancelled"
+    if attempt.error is not None:
+        return "error"
+    return "inadequate" if any(verdict.adequate is False for verdict in attempt.verdicts) else "ok"

@@ -1,0 +1,185 @@
+"""Writes to the event store, or to the spill file while the store is away; synchronous, in the recorder's threads."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic_core import PydanticSerializationError
+
+from router_ml.errors import RecordError, StoreError
+from router_ml.schema import Feedback, Interaction
+from router_ml.store import EventStore
+from router_ml_serving.spill import Spill, feedback_line, read_chunk
+
+__all__ = ["Recordable", "Writer", "Written"]
+
+log = logging.getLogger(__name__)
+
+# An interaction, or a function that builds it: the hot path then makes no pydantic records.
+Recordable = Interaction | Callable[[], Interaction]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of some items; `more` says that the spill file holds more to recover."""
+
+    recorded: int = 0
+    spilled: int = 0
+    recovered: int = 0
+    failed: int = 0
+    more: bool = False
+
+
+class Writer:
+    """One event store with one spill file to fall back to.
+
+    `spill_batch` may be called from one thread while another one is in any other method; those need one thread.
+
+    Args:
+        store: Where events go.
+        spill: Where they go while the store is away.
+        chunk: Lines of the spill file that are recovered at a time.
+        retry_s: How long a store that failed is left alone.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self, store: EventStore, spill: Spill, *, chunk: int, retry_s: float, clock: Callable[[], float]
+    ) -> None:
+        self._store = store
+        self._spill = spill
+        self._chunk = chunk
+        self._retry_s = retry_s
+        self._clock = clock
+        self._retry_at = float("-inf")
+        self._part: tuple[Path, int] | None = None
+        # True at first: an earlier process may have left something.
+        self._left_to_recover = True
+
+    def write(self, batch: Sequence[Recordable]) -> Written:
+        """Store a batch, or spill it."""
+        built, failed = _build(batch)
+        if not self._is_away():
+            try:
+                self._store.append(built)
+            except StoreError as error:
+                self._leave_alone(error)
+            except RecordError:
+                log.warning("batch_has_unwritable_interaction")  # spilling goes line by line and finds it
+            else:
+                return Written(recorded=len(built), failed=failed)
+        return self._spill_built(built, failed)
+
+    def spill_batch(self, batch: Sequence[Recordable]) -> Written:
+        """Spill a batch without asking the store."""
+        return self._spill_built(*_build(batch))
+
+    def amend(self, decision_id: str, feedback: Feedback) -> tuple[bool, Written]:
+        """Store or spill feedback; on the disk when this returns.
+
+        Returns:
+            Whether it was new (True when the store could not be asked), and what became of it.
+
+        Raises:
+            StoreError: When neither the store nor the spill file took it.
+        """
+        if not self._is_away():
+            try:
+                return self._store.amend(decision_id, feedback), Written()
+            except StoreError as error:
+                self._leave_alone(error)
+        try:
+            self._spill.append([feedback_line(decision_id, feedback)])
+        except OSError as error:
+            message = f"neither the event store nor the spill file {self._spill.path} takes feedback: {error.strerror}"
+            raise StoreError(message) from error
+        self._left_to_recover = True
+        return True, Written(spilled=1)
+
+    def recover(self) -> Written:
+        """Move one chunk from the spill file into the store, if there is one and the store answers."""
+        if not self._left_to_recover or self._is_away():
+            return Written()
+        # First, so that what another thread spills meanwhile is not forgotten.
+        self._left_to_recover = False
+        try:
+            written = self._recover_chunk()
+        except (StoreError, OSError) as error:
+            self._leave_alone(error)
+            self._left_to_recover = True
+            return Written()
+        self._left_to_recover |= written.more
+        return written
+
+    def _recover_chunk(self) -> Written:
+        if self._part is None:
+            path = self._spill.set_aside()
+            if path is None:
+                return Written()
+            self._part = (path, 0)
+        path, offset = self._part
+        try:
+            chunk = read_chunk(path, offset, self._chunk)
+        except FileNotFoundError:  # another process recovered it
+            self._part = None
+            return Written(more=True)
+        self._store.append(chunk.interactions)
+        for decision_id, feedback in chunk.feedback:
+            self._store.amend(decision_id, feedback)
+        if chunk.unreadable:
+            self._spill.reject(chunk.unreadable)
+            log.error("spilled_lines_unreadable", extra={"lines": len(chunk.unreadable)})
+        if chunk.end is None:
+            path.unlink(missing_ok=True)
+            self._part = None
+        else:
+            self._part = (path, chunk.end)
+        recovered = len(chunk.interactions) + len(chunk.feedback)
+        return Written(recovered=recovered, failed=len(chunk.unreadable), more=True)
+
+    def _spill_built(self, built: Sequence[Interaction], failed: int) -> Written:
+        lines = []
+        for interaction in built:
+            try:
+                lines.append(interaction.to_json())
+            except PydanticSerializationError:
+                log.exception(
+                    "interaction_lost", extra={"interaction_id": interaction.id, "cause": "not writable as JSON"}
+                )
+                failed += 1
+        if not lines:
+            return Written(failed=failed)
+        try:
+            self._spill.append(lines)
+        except OSError:
+            log.exception("interactions_lost", extra={"lost": len(lines)})
+            return Written(failed=failed + len(lines))
+        self._left_to_recover = True
+        return Written(spilled=len(lines), failed=failed)
+
+    def _is_away(self) -> bool:
+        return self._clock() < self._retry_at
+
+    def _leave_alone(self, error: Exception) -> None:
+        self._retry_at = self._clock() + self._retry_s
+        log.warning("event_store_unavailable", extra={"cause": str(error), "retry_s": self._retry_s})
+
+
+def _build(batch: Sequence[Recordable]) -> tuple[list[Interaction], int]:
+    built = []
+    for item in batch:
+        try:
+            built.append(item if isinstance(item, Interaction) else item())
+        except Exception as error:  # noqa: BLE001 - one record that cannot be built must not take its batch along
+            _log_unbuildable(error)
+    return built, len(batch) - len(built)
+
+
+def _log_unbuildable(error: Exception) -> None:
+    # Neither message nor traceback: a validation error quotes the prompt.
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    log.error("interaction_lost", extra={"cause": f"{type(error).__name__} at {where.filename}:{where.lineno}"})

@@ -1,0 +1,158 @@
+"""A stand-in for model endpoints: OpenAI's wire format, with faults on demand.
+
+A marker `[MODEL=BEHAVIOUR]` in the last message scripts one model; without one it answers well. `GET /calls` lists
+what arrived, and which calls the caller gave up.
+"""
+
+import asyncio
+import json
+import re
+import sys
+
+from aiohttp import web
+
+IDLE = "I don't know."
+TOOL_CALL = {
+    "id": "call_1",
+    "type": "function",
+    "function": {"name": "get_weather", "arguments": '{"city": "Oslo"}'},
+}
+STATUSES = {"400": 400, "401": 401, "404": 404, "429": 429, "500": 500}
+
+
+def behaviour_of(body):
+    content = body["messages"][-1]["content"]
+    text = content if isinstance(content, str) else json.dumps(content)
+    found = re.findall(r"\[([\w.-]+)=([\w-]+)\]", text)
+    return dict(found).get(body["model"], "ok")
+
+
+def message_of(body, behaviour):
+    if behaviour == "tool":
+        return {"role": "assistant", "content": None, "tool_calls": [TOOL_CALL]}, "tool_calls"
+    if behaviour == "bad-tool":
+        call = {**TOOL_CALL, "function": {"name": "get_weather", "arguments": '{"city": '}}
+        return {"role": "assistant", "content": None, "tool_calls": [call]}, "tool_calls"
+    texts = {"idk": IDLE, "empty": ""}
+    finish = "length" if behaviour == "cut" else "stop"
+    return {"role": "assistant", "content": texts.get(behaviour, f"The answer of {body['model']} is 42.")}, finish
+
+
+def completion(body, behaviour):
+    message, finish = message_of(body, behaviour)
+    answer = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": body["model"],
+        "choices": [{"index": 0, "message": message, "finish_reason": finish, "logprobs": None}],
+        "usage": {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120},
+        "odd_field": {"kept": [1, 2.50, None]},
+    }
+    if behaviour == "no-usage":
+        del answer["usage"]
+    return answer
+
+
+def chunks(body, behaviour):
+    message, finish = message_of(body, behaviour)
+    base = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": body["model"]}
+
+    def chunk(delta, finish_reason=None):
+        return {**base, "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}]}
+
+    yield chunk({"role": "assistant", "content": ""})
+    for i, call in enumerate(message.get("tool_calls", ())):
+        function = call["function"]
+        yield chunk({"tool_calls": [{"index": i, **call, "function": {"name": function["name"], "arguments": ""}}]})
+        for char in function["arguments"]:
+            yield chunk({"tool_calls": [{"index": i, "function": {"arguments": char}}]})
+    for word in re.findall(r"\S+\s*", message.get("content") or ""):
+        yield chunk({"content": word})
+    yield chunk({}, finish)
+    if (body.get("stream_options") or {}).get("include_usage"):
+        yield {**base, "choices": [], "usage": {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}}
+
+
+async def stream(request, body, behaviour):
+    response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+    await response.prepare(request)
+    if behaviour == "comment":
+        await response.write(b": working\n\n")
+    for i, chunk in enumerate(chunks(body, behaviour)):
+        if i == 2 and behaviour == "reset":
+            request.transport.abort()
+            return response
+        if i == 2 and behaviour == "half":
+            await response.write(b'data: {"id": "chatcmpl-1", "choi')
+            await response.write_eof()
+            return response
+        if i == 2 and behaviour == "stall":
+            await asyncio.sleep(60)
+        if behaviour == "paced":
+            await asyncio.sleep(0.1)
+        await response.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+    await response.write(b"data: [DONE]\n\n")
+    await response.write_eof()
+    return response
+
+
+async def complete(request):
+    raw = await request.read()
+    body = json.loads(raw)
+    behaviour = behaviour_of(body)
+    headers = dict(request.headers)
+    call = {"model": body["model"], "body": body, "headers": headers, "cancelled": False}
+    request.app["calls"].append(call)
+    try:
+        return await answer(request, body, behaviour)
+    except (asyncio.CancelledError, ConnectionError):
+        call["cancelled"] = True
+        raise
+
+
+async def answer(request, body, behaviour):
+    if behaviour in STATUSES:
+        error = {"error": {"message": f"scripted {behaviour}", "type": "scripted", "param": None, "code": "scripted"}}
+        return web.json_response(error, status=STATUSES[behaviour], headers={"retry-after": "7"})
+    if behaviour == "html":
+        return web.Response(text="<h1>Bad gateway</h1>", status=502, content_type="text/html")
+    if behaviour == "slow":
+        await asyncio.sleep(1.0)
+    if behaviour == "hang":
+        await asyncio.sleep(60)
+    if body.get("stream") and behaviour != "json":
+        return await stream(request, body, behaviour)
+    if behaviour == "reset":
+        request.transport.abort()
+    text = json.dumps(completion(body, behaviour))
+    if behaviour == "broken-json":
+        text = text[: len(text) // 2]
+    if behaviour == "no-choices":
+        text = '{"object": "chat.completion", "choices": []}'
+    return web.Response(text=text, content_type="application/json")
+
+
+async def calls(request):
+    found = request.app["calls"]
+    if request.query.get("clear"):
+        request.app["calls"] = []
+    return web.json_response(found)
+
+
+async def main():
+    app = web.Application(client_max_size=2**26)
+    app["calls"] = []
+    app.add_routes([web.post("/v1/chat/completions", complete), web.get("/calls", calls)])
+    runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = site._server.sockets[0].getsockname()[1]
+    sys.stderr.write(f"listening on http://127.0.0.1:{port}\n")
+    sys.stderr.flush()
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

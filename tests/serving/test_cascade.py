@@ -1,0 +1,119 @@
+"""The cascade without HTTP: who is tried, who answers, what is left in the trail."""
+
+import asyncio
+
+import pytest
+
+from router_ml.errors import UpstreamError
+from router_ml.schema import Answer, Attempt, Plan, Verdict
+from router_ml_serving.cascade import AttemptResult, Limits, run
+
+PLAN = Plan("small", "large")
+POOR = Answer("I don't know", "stop")
+GOOD = Answer("42", "stop")
+
+
+def judge(answer):
+    return Verdict(adequate=False, source="rule", reason="dont_know") if answer is POOR else None
+
+
+def failing(kind="timeout", status=None):
+    return UpstreamError("no", kind=kind, status=status)
+
+
+def cascade(script, plan=PLAN, max_attempts=2, deadline_s=None, clock=None, **options):
+    trail, asked = [], []
+    time = clock or [0.0]
+
+    async def attempt(tier):
+        asked.append(tier)
+        said = script[tier]
+        if isinstance(said, float):
+            try:
+                await asyncio.sleep(said)
+            except asyncio.CancelledError:
+                trail.append(AttemptResult(Attempt(tier=tier, finish_reason="cancelled")))
+                raise
+            said = GOOD
+        time[0] += 1.0
+        if isinstance(said, UpstreamError):
+            return AttemptResult(Attempt(tier=tier, error=said.kind), error=said)
+        return AttemptResult(Attempt(tier=tier), answer=said)
+
+    limits = Limits(max_attempts, deadline_s, lambda: time[0])
+    result = asyncio.run(run(plan, attempt, judge, trail, limits, **options))
+    return result, trail, asked
+
+
+@pytest.mark.parametrize(
+    ("small", "large", "asked", "answers"),
+    [
+        (GOOD, GOOD, ["small"], "small"),
+        (None, GOOD, ["small"], "small"),  # an opened stream: nothing to judge
+        (POOR, GOOD, ["small", "large"], "large"),
+        (POOR, POOR, ["small", "large"], "large"),
+        (POOR, failing(), ["small", "large"], "small"),
+        (failing(), GOOD, ["small", "large"], "large"),
+        (failing("status", 429), POOR, ["small", "large"], "large"),
+        (failing(), failing("status", 500), ["small", "large"], "large"),
+        (failing("status", 400), GOOD, ["small"], "small"),
+    ],
+)
+def test_who_is_asked_and_who_answers(small, large, asked, answers):
+    result, trail, seen = cascade({"small": small, "large": large})
+    assert seen == asked
+    assert result.attempt.tier == answers
+    assert [one.attempt.tier for one in trail] == asked
+
+
+def test_verdicts_are_in_the_trail_and_errors_have_none():
+    _, trail, _ = cascade({"small": POOR, "large": failing()})
+    assert trail[0].attempt.verdicts[0].reason == "dont_know"
+    assert trail[1].attempt.verdicts == ()
+
+
+def test_one_attempt_is_one_attempt():
+    result, _, asked = cascade({"small": POOR, "large": GOOD}, max_attempts=1)
+    assert (result.answer, asked) == (POOR, ["small"])
+
+
+def test_a_plan_without_escalation_has_none():
+    _, _, asked = cascade({"small": failing()}, plan=Plan("small"))
+    assert asked == ["small"]
+
+
+def test_no_escalation_begins_that_cannot_end_before_the_deadline():
+    _, _, asked = cascade({"small": POOR, "large": GOOD}, deadline_s=3.0, expected_s=lambda _: 2.0)
+    assert asked == ["small"]
+    _, _, asked = cascade({"small": POOR, "large": GOOD}, deadline_s=3.1, expected_s=lambda _: 2.0)
+    assert asked == ["small", "large"]
+
+
+def test_a_late_first_answer_is_better_than_none():
+    result, _, asked = cascade({"small": GOOD, "large": GOOD}, deadline_s=-1.0)
+    assert (result.answer, asked) == (GOOD, ["small"])
+
+
+def test_with_an_answer_in_hand_the_deadline_ends_the_escalation():
+    result, trail, _ = cascade({"small": POOR, "large": 5.0}, deadline_s=1.05)
+    assert result.answer is POOR
+    assert [one.attempt.finish_reason for one in trail] == [None, "cancelled"]
+
+
+def test_without_an_answer_the_escalation_is_waited_for():
+    result, _, _ = cascade({"small": failing(), "large": 0.1}, deadline_s=1.01)
+    assert result.answer is GOOD
+
+
+def test_a_verdict_of_adequate_is_accepted():
+    async def attempt(tier):
+        return AttemptResult(Attempt(tier=tier), answer=GOOD)
+
+    def approve(_):
+        return Verdict(adequate=True, source="verifier", score=0.9)
+
+    trail = []
+    limits = Limits(2, None, lambda: 0.0)
+    result = asyncio.run(run(PLAN, attempt, approve, trail, limits))
+    assert result.attempt.tier == "small"
+    assert len(trail) == 1

@@ -1,0 +1,77 @@
+"""`POST /v1/route`: a decision, its reasons, and its record; no upstream call."""
+
+import pytest
+
+
+@pytest.fixture
+def route(service, call):
+    def send(body, **headers):
+        return call(f"{service.url}/v1/route", body, headers=headers)
+
+    return send
+
+
+def body(**fields):
+    return {"messages": [{"role": "user", "content": "Hello"}], **fields}
+
+
+def test_a_decision_says_everything_a_gateway_needs(route, service, upstream):
+    upstream.calls()
+    reply = route(body(model="auto"))
+    decision = reply.json
+    assert reply.status == 200
+    assert (decision["tier"], decision["model"]) == ("small", "mini")
+    assert decision["models"] == ["mini", "maxi"]
+    assert decision["plan"] == {"first": "small", "escalate_to": "large"}
+    assert decision["policy_version"] == "one"
+    assert decision["adequacy"] == {"small": pytest.approx(0.6), "large": pytest.approx(0.95)}
+    assert decision["propensity"] == {"small": 1.0, "large": 0.0}
+    assert set(decision["expected_cost_usd"]) == {"small", "large"}
+    assert (decision["quality"], decision["explored"]) == (0.97, False)
+    assert decision["threshold"] == 2000.0
+    assert decision["constraints_applied"] == []
+    assert decision["reason"]
+    assert 0 < decision["overhead_ms"] < 1000
+    assert upstream.calls() == []
+
+
+def test_a_decision_is_recorded_without_attempts(route, service):
+    decision = route(body(router={"tenant": "acme"}, metadata={"ticket": 7})).json
+    record = service.recorded(decision["decision_id"])
+    assert record.attempts == ()
+    assert record.propensity == decision["propensity"]
+    assert (record.tenant, record.tags) == ("acme", {"ticket": 7})
+    assert record.policy_version == "one"
+
+
+@pytest.mark.parametrize(
+    ("fields", "tier"),
+    [
+        ({}, "small"),
+        ({"model": "router"}, "small"),
+        ({"model": "router-0.5"}, "small"),
+        ({"model": "router-1"}, "large"),
+        ({"router": {"quality": 1.0}}, "large"),
+        ({"model": "maxi"}, "small"),
+    ],
+)
+def test_the_router_decides_whatever_model_the_client_would_have_taken(route, fields, tier):
+    assert route(body(**fields)).json["tier"] == tier
+
+
+def test_hard_constraints_come_first(start_service, call):
+    service = start_service(toml='[use_cases.legal]\ntiers = ["large"]')
+    decision = call(f"{service.url}/v1/route", body(router={"use_case": "legal"})).json
+    assert decision["tier"] == "large"
+    assert decision["constraints_applied"]
+
+
+def test_exploration_is_fixed_by_the_seed(start_service, call):
+    runs = []
+    for _ in range(2):
+        service = start_service(seed=7, env={"ROUTER_ML_EXPLORATION__UP": "0.5"})
+        decisions = [call(f"{service.url}/v1/route", body()).json for _ in range(20)]
+        runs.append([decision["tier"] for decision in decisions])
+        assert decisions[0]["propensity"] == {"small": 0.5, "large": 0.5}
+    assert runs[0] == runs[1]
+    assert set(runs[0]) == {"small", "large"}

@@ -1,0 +1,110 @@
+"""The serve command: clear mistakes, a clean stop, several workers."""
+
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing, suppress
+from urllib.parse import urlsplit
+
+import pytest
+
+from router_ml.errors import ConfigError
+from router_ml_serving.settings import serving_settings
+
+
+def streamed(url, prompt, received):
+    with closing(http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)) as connection:
+        body = {"model": "small", "stream": True, "messages": [{"role": "user", "content": prompt}]}
+        connection.request("POST", "/v1/chat/completions", json.dumps(body), {"content-type": "application/json"})
+        received.append(connection.getresponse().read())
+
+
+def test_sigterm_lets_open_streams_finish_and_exits_with_0(start_service):
+    service = start_service()
+    received = []
+    client = threading.Thread(target=streamed, args=(service.url, "Hello [mini=paced]", received))
+    client.start()
+    time.sleep(0.3)
+    assert service.process.stop() == 0
+    client.join(10)
+    assert received[0].endswith(b"data: [DONE]\n\n")
+    first = json.loads(received[0].split(b"\n")[0].removeprefix(b"data: "))
+    assert service.recorded(first["router"]["decision_id"]).attempts[0].finish_reason == "stop"
+    assert "Traceback" not in service.process.log.read_text()
+
+
+def test_a_stream_that_outlasts_the_drain_is_cut_and_recorded(start_service):
+    service = start_service(drain_s=1)
+    received = []
+    client = threading.Thread(target=cut_off, args=(service.url, received))
+    client.start()
+    time.sleep(0.5)
+    started = time.monotonic()
+    assert service.process.stop() == 0
+    assert time.monotonic() - started < 8
+    client.join(10)
+    first = json.loads(received[0])
+    assert service.recorded(first["router"]["decision_id"]).attempts[0].finish_reason == "cancelled"
+
+
+def cut_off(url, received):
+    with closing(http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)) as connection:
+        body = {"model": "small", "stream": True, "messages": [{"role": "user", "content": "Hello [mini=stall]"}]}
+        connection.request("POST", "/v1/chat/completions", json.dumps(body), {"content-type": "application/json"})
+        response = connection.getresponse()
+        received.append(response.readline().removeprefix(b"data: "))
+        with suppress(http.client.HTTPException):
+            response.read()
+
+
+def test_several_workers_share_one_port_and_one_store(start_service, call):
+    service = start_service(workers=2)
+    ids = [service.ask("Hello").json["router"]["decision_id"] for _ in range(10)]
+    assert [service.recorded(one).attempts[0].tier for one in ids] == ["small"] * 10
+    assert service.process.stop() == 0
+
+
+def run_serve(service, *arguments, env=None):
+    command = [*service.process.command, *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=60, env={**os.environ, **(env or {})}, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("env", "part"),
+    [
+        ({"ROUTER_ML_SERVING__PROT": "1"}, "serving.prot: unknown key (did you mean 'port'?)"),
+        ({"ROUTER_ML_SERVING__API_KEY_ENV": "NO_SUCH_KEY"}, "NO_SUCH_KEY is not set"),
+        ({"ROUTER_ML_POLICY__SAFE_TIER": "huge"}, "no tier is called 'huge'"),
+    ],
+)
+def test_a_mistake_in_the_configuration_is_explained_and_nothing_starts(service, env, part):
+    done = run_serve(service, "--port", "0", env=env)
+    assert done.returncode != 0
+    assert part in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_taken_port_is_explained(service):
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = str(taken.getsockname()[1])
+        done = run_serve(service, "--port", port)
+    assert done.returncode != 0
+    assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_settings_are_checked():
+    from router_ml.config import load_config
+
+    config = load_config(None, {"ROUTER_ML_SERVING__STREAM_ADEQUACY": "2"})
+    with pytest.raises(ConfigError, match="stream_adequacy"):
+        serving_settings(config)
+    assert serving_settings(load_config(None, {})).host == "127.0.0.1"
+    assert sys.version_info >= (3, 11)

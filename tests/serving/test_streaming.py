@@ -1,0 +1,199 @@
+"""Streamed answers through real processes: passed through, held and judged, broken off, given up."""
+
+import http.client
+import json
+import time
+from contextlib import closing, contextmanager
+from urllib.parse import urlsplit
+
+import openai
+import pytest
+
+
+@pytest.fixture(scope="module")
+def through(start_service):
+    return start_service(stream_adequacy=0.5)
+
+
+@pytest.fixture(scope="module")
+def held(service):
+    return service
+
+
+@pytest.fixture(params=["through", "held"])
+def either(request):
+    return request.getfixturevalue(request.param)
+
+
+def stream(service, prompt, model="auto", **fields):
+    return service.client.chat.completions.create(
+        model=model, messages=[{"role": "user", "content": prompt}], stream=True, **fields
+    )
+
+
+def text_of(chunks):
+    return "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+
+
+@contextmanager
+def raw_stream(service, prompt, **fields):
+    body = json.dumps({"model": "auto", "stream": True, "messages": [{"role": "user", "content": prompt}], **fields})
+    with closing(http.client.HTTPConnection(urlsplit(service.url).netloc, timeout=20)) as connection:
+        connection.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})
+        yield connection.getresponse()
+
+
+def events(raw):
+    return [line.removeprefix(b"data: ") for line in raw.split(b"\n") if line.startswith(b"data: ")]
+
+
+def test_a_stream_arrives_whole_with_the_facts_in_the_first_chunk(either):
+    chunks = list(stream(either, "Hello"))
+    assert text_of(chunks) == "The answer of mini is 42."
+    assert chunks[0].router["tier"] == "small"
+    assert chunks[0].router["attempts"] == 1
+    assert not hasattr(chunks[1], "router")
+    assert chunks[-1].choices[0].finish_reason == "stop"
+    record = either.recorded(chunks[0].router["decision_id"])
+    attempt = record.attempts[0]
+    assert attempt.response == "The answer of mini is 42."
+    assert (attempt.error, attempt.finish_reason) == (None, "stop")
+    assert attempt.ttft_ms is not None
+    assert attempt.latency_ms >= attempt.ttft_ms
+    assert attempt.cost_usd > 0
+
+
+def test_headers_of_a_stream_name_the_choice(either):
+    with raw_stream(either, "Hello") as response:
+        first = json.loads(events(response.read())[0])
+    assert response.getheader("content-type").startswith("text/event-stream")
+    assert response.getheader("x-router-tier") == "small"
+    assert response.getheader("x-router-decision-id") == first["router"]["decision_id"]
+
+
+def test_all_but_the_facts_is_byte_for_byte_the_upstreams(either, upstream, call):
+    messages = [{"role": "user", "content": "Hello [mini=comment]"}]
+    direct = call(f"{upstream.url}/v1/chat/completions", {"model": "mini", "stream": True, "messages": messages}).body
+    with raw_stream(either, "Hello [mini=comment]") as response:
+        got = response.read()
+    facts = json.loads(events(got)[0])["router"]
+    at = got.index(b',"router":')
+    end = got.index(b"}", at) + 1
+    assert got[:at] + got[end:] == direct
+    assert facts["tier"] == "small"
+
+
+def test_usage_that_was_asked_for_is_forwarded_and_billed(either):
+    chunks = list(stream(either, "Hello", stream_options={"include_usage": True}))
+    assert chunks[-1].usage.completion_tokens == 20
+    attempt = either.recorded(chunks[0].router["decision_id"]).attempts[0]
+    assert (attempt.input_tokens, attempt.output_tokens) == (100, 20)
+    assert attempt.cost_usd == pytest.approx((100 * 0.15 + 20 * 0.60) / 1e6)
+
+
+def test_streamed_tool_calls_come_through_and_are_put_together_in_the_record(either):
+    tools = [{"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}]
+    chunks = list(stream(either, "Weather? [mini=tool]", tools=tools))
+    calls = [call for chunk in chunks for call in chunk.choices[0].delta.tool_calls or ()]
+    assert "".join(call.function.arguments for call in calls) == '{"city": "Oslo"}'
+    record = either.recorded(chunks[0].router["decision_id"])
+    assert record.attempts[0].tool_calls[0]["function"] == {"name": "get_weather", "arguments": '{"city": "Oslo"}'}
+    assert record.attempts[0].verdicts == ()
+
+
+def test_a_held_poor_answer_is_replaced_and_never_mixed(held):
+    chunks = list(stream(held, "Hello [mini=idk]"))
+    assert text_of(chunks) == "The answer of maxi is 42."
+    assert {chunk.model for chunk in chunks} == {"maxi"}
+    assert chunks[0].router["attempts"] == 2
+    small, large = held.recorded(chunks[0].router["decision_id"]).attempts
+    assert small.verdicts[0].adequate is False
+    assert large.verdicts == ()
+
+
+@pytest.mark.parametrize("fault", ["reset", "half", "json", "500"])
+def test_a_held_stream_that_breaks_is_replaced(held, fault):
+    chunks = list(stream(held, f"Hello [mini={fault}]"))
+    assert text_of(chunks) == "The answer of maxi is 42."
+    first = held.recorded(chunks[0].router["decision_id"]).attempts[0]
+    assert first.error is not None
+    assert first.verdicts == ()
+
+
+@pytest.mark.parametrize("fault", ["json", "500", "429"])
+def test_a_fault_before_the_first_byte_is_replaced_in_a_passed_stream_too(through, fault):
+    chunks = list(stream(through, f"Hello [mini={fault}]"))
+    assert text_of(chunks) == "The answer of maxi is 42."
+    assert chunks[0].router["tier"] == "large"
+
+
+@pytest.mark.parametrize("fault", ["reset", "half"])
+def test_a_passed_stream_that_breaks_ends_in_a_clear_error(through, fault):
+    received = []
+    with pytest.raises(openai.APIError, match="small") as caught:
+        received.extend(stream(through, f"Hello [mini={fault}]"))
+    assert not isinstance(caught.value, openai.APIConnectionError)
+    with raw_stream(through, f"Hello [mini={fault}]") as response:
+        got = events(response.read())
+    assert json.loads(got[-1])["error"]["code"] == "upstream_error"
+    assert all(json.loads(one) for one in got)
+
+
+def test_a_poor_answer_that_was_passed_through_is_recorded_as_poor(through):
+    chunks = list(stream(through, "Hello [mini=idk]"))
+    assert text_of(chunks) == "I don't know."
+    record = through.recorded(chunks[0].router["decision_id"])
+    assert record.attempts[0].verdicts[0].adequate is False
+
+
+def test_when_all_fail_a_stream_gets_a_plain_error(either):
+    with pytest.raises(openai.RateLimitError, match="scripted 429"):
+        list(stream(either, "Hello [mini=500] [maxi=429]"))
+
+
+def test_a_named_tier_is_not_held(held):
+    with raw_stream(held, "Hello [mini=paced]", model="small") as response:
+        started = time.monotonic()
+        response.read(1)
+        first_s = time.monotonic() - started
+        response.read()
+        whole_s = time.monotonic() - started
+    assert first_s < whole_s / 2
+
+
+def test_comments_keep_a_held_stream_open(start_service):
+    service = start_service(keepalive_s=0.1)
+    with raw_stream(service, "Hello [mini=paced]") as response:
+        got = response.read()
+    assert response.getheader("x-router-decision-id")
+    assert got.startswith(b": keep-alive\n\n")
+    assert json.loads(events(got)[0])["router"]["attempts"] == 1
+    chunks = list(stream(service, "Hello [mini=paced]"))
+    assert text_of(chunks) == "The answer of mini is 42."
+
+
+def test_an_error_after_the_first_comment_is_an_error_event(start_service):
+    service = start_service(keepalive_s=0.1, idle_s=0.6)
+    with pytest.raises(openai.APIError, match="in time") as caught:
+        list(stream(service, "Hello [mini=stall] [maxi=stall]"))
+    assert not isinstance(caught.value, openai.APIStatusError)
+
+
+@pytest.mark.parametrize("behaviour", ["stall", "hang"])
+def test_a_client_that_hangs_up_cancels_the_upstream_and_is_recorded(either, upstream, behaviour):
+    upstream.calls()
+    before = either.metric('router_ml_attempts_total{outcome="cancelled",tier="small"}')
+    connection = http.client.HTTPConnection(urlsplit(either.url).netloc, timeout=20)
+    messages = [{"role": "user", "content": f"Hello [mini={behaviour}]"}]
+    body = json.dumps({"model": "auto", "stream": True, "messages": messages})
+    connection.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})
+    time.sleep(0.5)
+    connection.close()
+    deadline = time.monotonic() + 5
+    after, cancelled = before, []
+    while time.monotonic() < deadline and not (after > before and cancelled):
+        time.sleep(0.05)
+        after = either.metric('router_ml_attempts_total{outcome="cancelled",tier="small"}')
+        cancelled += [sent for sent in upstream.calls() if sent["cancelled"]]
+    assert after == before + 1
+    assert cancelled
