@@ -43,7 +43,7 @@ class PolicySettings(_Section):
     """`[policy]`: what the router optimises.
 
     `quality` is the share of the best tier's quality to keep, in (0, 1]; `safe_tier` answers what the model has
-    never seen the like of (default: the tier of the highest quality in training); `max_attempts` counts the first attempt.
+    never seen the like of (default: the tier of the highest quality in training); `max_attempts` counts the first.
     """
 
     quality: Annotated[float, Field(gt=0.0, le=1.0)] = 0.97

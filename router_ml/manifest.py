@@ -11,12 +11,22 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_serializer, 
 from router_ml.errors import ConfigError
 from router_ml.ladder import Ladder, Tier
 
-__all__ = ["FeatureBounds", "FrontierPoint", "Manifest", "ManifestDraft", "Metric", "PolicySpec", "TrainedOn"]
+__all__ = [
+    "FeatureBounds",
+    "FrontierPoint",
+    "Manifest",
+    "ManifestDraft",
+    "Metric",
+    "PolicySpec",
+    "PriceUnit",
+    "TrainedOn",
+]
 
 FORMAT: Literal[1] = 1
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+PriceUnit = Literal["usd", "relative"]
 # The version is also the name of the bundle's folder.
 Version = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -30,8 +40,8 @@ class _Record(BaseModel):
 class FrontierPoint(_Record):
     """One point of the tuned cost-quality curve.
 
-    `quality` is the share of the best tier's quality that is kept, `shadow_price` the quality per USD that keeps
-    it, `saving` the share of the best tier's cost that is saved there.
+    `quality` is the share of the best tier's quality that is kept, `shadow_price` the quality per unit of cost that
+    keeps it, `saving` the share of the best tier's cost that is saved there.
     """
 
     quality: NotNegative
@@ -58,11 +68,17 @@ class FeatureBounds(_Record):
 
 
 class PolicySpec(_Record):
-    """`policy.json`: the ladder a bundle was trained for, the tuned frontier, and the bounds of its features."""
+    """`policy.json`: the ladder a bundle was trained for, the tuned frontier, and the bounds of its features.
+
+    With `price_unit` "usd" a shadow price is quality per USD: right where the traffic is the user's own. With
+    "relative" it is quality per cost of the dearest tier's answer to the same request: for a bundle that knows nothing
+    of the traffic's prices.
+    """
 
     format: Literal[1] = FORMAT
     tiers: tuple[Tier, ...]
     best_tier: str
+    price_unit: PriceUnit = "usd"
     frontier: tuple[FrontierPoint, ...] = ()
     bounds: FeatureBounds | None = None
 

@@ -12,6 +12,7 @@ from router_ml.bundle import Scores
 from router_ml.constraints import Context, Needs, eligible
 from router_ml.exploration import explore
 from router_ml.ladder import Ladder
+from router_ml.manifest import PriceUnit
 
 __all__ = ["Choice", "Context", "Knobs", "decide"]
 
@@ -23,9 +24,10 @@ Mask: TypeAlias = NDArray[np.bool_]
 class Knobs:
     """What the operator sets and the bundle tuned.
 
-    `quality` is the share of the best tier's quality to keep, `shadow_price` the quality per USD that keeps it,
-    `explore_up` the share of requests sent to a dearer tier, `max_attempts` the first attempt included. `safe_tier`
-    answers what the model has never seen the like of; `best_tier` stands in when that one may not answer.
+    `quality` is the share of the best tier's quality to keep, `shadow_price` the quality per unit of cost that keeps
+    it, `price_unit` that unit: a USD, or the cost of the dearest tier's answer to the same request. `explore_up` is the
+    share of requests sent to a dearer tier, `max_attempts` the first attempt included. `safe_tier` answers what the
+    model has never seen the like of; `best_tier` stands in when that one may not answer.
     """
 
     quality: float
@@ -34,6 +36,7 @@ class Knobs:
     max_attempts: int
     safe_tier: str
     best_tier: str
+    price_unit: PriceUnit = "usd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,8 @@ def decide(
     if not finite:
         scores = Scores(np.zeros(len(ladder)), np.full(len(ladder), needs.output_tokens), scores.input_tokens)
     costs = ladder.costs_usd(scores.input_tokens, scores.output_tokens)
-    utility = scores.adequacy - knobs.shadow_price * costs
+    scale = float(costs.max()) if knobs.price_unit == "relative" else 1.0
+    utility = scores.adequacy - knobs.shadow_price / (scale or 1.0) * costs
     mask, constraints = eligible(needs, ladder, context)
     usable = in_distribution and finite
     planned = _best(utility, mask) if usable else _safe(ladder, knobs, mask)

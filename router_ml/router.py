@@ -188,6 +188,7 @@ def _knobs(bundle: Bundle, policy: PolicySettings, exploration: ExplorationSetti
         max_attempts=policy.max_attempts,
         safe_tier=policy.safe_tier or bundle.policy.best_tier,
         best_tier=bundle.policy.best_tier,
+        price_unit=bundle.policy.price_unit,
     )
 
 

@@ -12,13 +12,13 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
     JsonValue,
     ModelWrapValidatorHandler,
     ValidationError,
-    field_validator,
     model_validator,
 )
 
@@ -45,8 +45,20 @@ SCHEMA = "router_ml.interaction/1"
 
 VerdictSource = Literal["verifier", "rule", "user", "judge", "human", "check"]
 Mode = Literal["live", "shadow", "audit"]
+
+
+def _utc(ts: datetime) -> datetime:
+    try:
+        return ts.replace(tzinfo=UTC) if ts.tzinfo is None else ts.astimezone(UTC)
+    except OverflowError as error:
+        message = "not a time that UTC can express"
+        raise ValueError(message) from error
+
+
+Utc = Annotated[datetime, AfterValidator(_utc)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Unit = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
 Money = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 
 
@@ -148,7 +160,7 @@ class Attempt(_Record):
 class Feedback(_Record):
     """A judgement that came later, from outside: a thumb, a judge, a human, a deterministic check."""
 
-    ts: datetime
+    ts: Utc
     source: VerdictSource
     tier: str | None = None
     adequate: bool | None = None
@@ -170,9 +182,9 @@ class StoredFeatures(_Record):
     """The features of a request whose text was not kept (`store_text = false`)."""
 
     schema_hash: str
-    dense: tuple[float, ...]
+    dense: tuple[Finite, ...]
     ids: tuple[int, ...]
-    counts: tuple[float, ...]
+    counts: tuple[Finite, ...]
 
 
 class Interaction(_Record):
@@ -180,7 +192,7 @@ class Interaction(_Record):
 
     schema_: Literal["router_ml.interaction/1"] = Field("router_ml.interaction/1", alias="schema")
     id: str = Field(min_length=1)
-    ts: datetime
+    ts: Utc
     session_id: str | None = None
     tenant: str | None = None
     feature: str | None = None
@@ -208,11 +220,6 @@ class Interaction(_Record):
             if not isinstance(data, dict) or all(item["type"] != "extra_forbidden" for item in error.errors()):
                 raise
         return validate(_move_unknown_to_tags(data))
-
-    @field_validator("ts")
-    @classmethod
-    def _utc(cls, ts: datetime) -> datetime:
-        return ts.replace(tzinfo=UTC) if ts.tzinfo is None else ts.astimezone(UTC)
 
     @model_validator(mode="after")
     def _propensities_are_a_distribution(self) -> Self:
@@ -252,8 +259,9 @@ def _move_unknown_to_tags(data: dict[str, Any]) -> dict[str, Any]:
     kept = _strip(data, Interaction, "", found)
     if not found:
         return data
-    tags = kept.get("tags")
-    return {**kept, "tags": {**found, **tags}} if isinstance(tags, dict | None) and tags else {**kept, "tags": found}
+    tags = kept.get("tags", {})
+    # Tags that are no mapping stay as they are, for the error message they deserve.
+    return {**kept, "tags": {**found, **tags}} if isinstance(tags, dict) else kept
 
 
 def _strip(data: dict[str, Any], record: type[BaseModel], path: str, found: dict[str, Any]) -> dict[str, Any]:

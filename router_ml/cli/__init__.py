@@ -53,7 +53,7 @@ def _library(name: str, help_: str) -> CommandEntry:
 # In the order of a first use. A new command is one module and one line here.
 COMMANDS: Mapping[str, CommandEntry] = {
     "demo": _training("demo", "show the whole cycle on a simulated workload or an outcome table"),
-    "ingest": _training("ingest", "read a log into the event store and report on its quality"),
+    "ingest": _training("ingest", "check a log, report on its quality, and write it as Parquet"),
     "simulate": _training("simulate", "make a log from an outcome table or a generated workload"),
     "train": _training("train", "learn a bundle from logs"),
     "evaluate": _training("evaluate", "measure a bundle, or a policy, on held-out data"),

@@ -1,12 +1,13 @@
 """Turn a text into code points, words and hashes in a fixed number of array passes; any script, bounded time.
 
-A word is a run of letters, digits and underscores. Scripts that put no spaces between words (Chinese, Japanese,
-Thai, ...) are read as single characters instead. Hashes are polynomial over code points, modulo 2**64, so that the
+A word is a run of letters with their marks, digits and underscores. Scripts that put no spaces between words
+(Chinese, Japanese, Thai, ...) are read as single characters instead. Hashes are polynomial over code points, modulo 2**64, so that the
 hash of every word and every pair of words comes from one cumulative sum.
 """
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 from functools import cache
 from typing import TypeAlias
@@ -144,7 +145,9 @@ def _classes(points: NDArray[np.uint32]) -> NDArray[np.uint8]:
 @cache
 def _class_table() -> NDArray[np.uint8]:
     table = np.array([_class_of(chr(point)) for point in range(_TABLED + 1)], np.uint8)
-    table[0x0E00:0x0F00] = CharClass.IDEOGRAPH  # Thai and Lao are written without spaces
+    # Thai and Lao, Burmese, Khmer: written without spaces.
+    for first, last in ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF)):
+        table[first : last + 1] = CharClass.IDEOGRAPH
     table[0x2E80:0x3000] = CharClass.IDEOGRAPH
     return table
 
@@ -158,7 +161,8 @@ def _class_of(char: str) -> int:
         (char in "()[]{}", CharClass.BRACKET),
         (char.isupper(), CharClass.UPPER),
         (char.islower() or char == "_", CharClass.LOWER),
-        (char.isalnum(), CharClass.LETTER),
+        # Vowel signs and accents are marks of their own in many scripts: they belong to the word they stand in.
+        (char.isalnum() or unicodedata.category(char).startswith("M"), CharClass.LETTER),
         (char.isprintable(), CharClass.PUNCTUATION),
     )
     return next((kind for applies, kind in checks if applies), CharClass.OTHER)

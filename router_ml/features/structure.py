@@ -9,6 +9,8 @@ from router_ml.features.view import RequestView, estimate_input_tokens
 __all__ = ["COLUMNS", "compute"]
 
 _FOLLOW_UP_CHARS = 80
+# A limit beyond every context window says no more than this one, however absurd the number.
+_MOST_TOKENS = 10_000_000
 
 COLUMNS: tuple[str, ...] = (
     "log_user_turns",
@@ -54,7 +56,7 @@ def compute(view: RequestView) -> list[float]:
         log1p(view.parts["image"]),
         log1p(view.parts["audio"] + view.parts["file"]),
         float(limit is not None),
-        log1p(limit or 0),
+        log1p(min(max(limit or 0, 0), _MOST_TOKENS)),
     ]
 
 

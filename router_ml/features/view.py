@@ -14,6 +14,8 @@ __all__ = ["RequestView", "estimate_input_tokens", "text_of", "view_of"]
 _HEAD_CHARS = 4500
 _TAIL_CHARS = 1500
 _SYSTEM_CHARS = 2000
+# Beyond this depth a JSON value is no schema any more, and reading on would only exhaust the stack.
+_MAX_DEPTH = 50
 # A last turn shorter than this ("yes", "go on") says little alone: the turns before it are read with it.
 _SHORT_TURN_CHARS = 80
 
@@ -125,12 +127,14 @@ def _count_parts(content: object, parts: dict[str, int]) -> None:
             parts[name] += name in kind
 
 
-def _size(value: object) -> int:
+def _size(value: object, depth: int = 0) -> int:
     # Characters of a JSON value, near enough and without encoding it.
     if isinstance(value, str):
         return len(value) + 2
+    if depth >= _MAX_DEPTH:
+        return 4
     if isinstance(value, Mapping):
-        return 2 + sum(len(str(key)) + 4 + _size(item) for key, item in value.items())
+        return 2 + sum(len(str(key)) + 4 + _size(item, depth + 1) for key, item in value.items())
     if isinstance(value, Sequence):
-        return 2 + sum(1 + _size(item) for item in value)
+        return 2 + sum(1 + _size(item, depth + 1) for item in value)
     return 0 if value is None else 4

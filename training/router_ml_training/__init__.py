@@ -1,0 +1,1 @@
+"""The offline half: logs -> labels -> models -> evaluation -> bundle."""
