@@ -72,7 +72,8 @@ def assess(
         draws: Bootstrap draws; 0 leaves intervals out.
     """
     outcomes, rows = test.outcomes()
-    adequacy, cost, group = test.adequacy[rows], test.cost_usd[rows], test.dataset.group[rows]
+    adequacy, cost = test.adequacy[rows], test.cost_in(policy.price_unit)[rows]
+    group = test.dataset.group[rows]
     swept = _sweep(adequacy, cost, outcomes, rng)
     chosen = choose(adequacy, cost, policy.shadow_price(quality))
     router = strategy_of("router", chosen, outcomes, rng=rng, draws=draws, groups=group)

@@ -69,8 +69,11 @@ class Dataset:
 
     @property
     def complete(self) -> NDArray[np.bool_]:
-        """Rows on which the outcome of every tier is known, shape (n,)."""
-        return np.asarray(~np.isnan(self.quality).any(axis=1), np.bool_)
+        """Rows on which every tier's outcome is known, and not because a cheaper tier had failed, shape (n,).
+
+        Escalated rows are complete too, but only because they are hard: they would make every tier look bad.
+        """
+        return np.asarray(~np.isnan(self.quality).any(axis=1) & ~self.escalated.any(axis=1), np.bool_)
 
     def rows(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> Dataset:
         """Return the rows of that index or mask, in its order."""

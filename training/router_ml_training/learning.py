@@ -11,6 +11,7 @@ import numpy as np
 from router_ml.bundle import PolicySpec
 from router_ml.errors import DataError
 from router_ml.ladder import Ladder
+from router_ml.manifest import PriceUnit
 from router_ml_training.candidates import Competition, compete
 from router_ml_training.dataset import Dataset
 from router_ml_training.export import ParityReport, check_parity, to_onnx
@@ -46,7 +47,12 @@ class Trained:
 
 
 def learn(
-    dataset: Dataset, ladder: Ladder, settings: TrainingSettings, *, progress: Progress = lambda _: None
+    dataset: Dataset,
+    ladder: Ladder,
+    settings: TrainingSettings,
+    *,
+    price_unit: PriceUnit = "usd",
+    progress: Progress = lambda _: None,
 ) -> Trained:
     """Split, fit all candidates, keep one, solve its policy, export it through the parity gate.
 
@@ -54,6 +60,7 @@ def learn(
         dataset: Everything that is known; its tiers are the ladder's.
         ladder: Prices.
         settings: Learners, shares of the splits, seed.
+        price_unit: What the policy's shadow price is per; see `PolicySpec`.
         progress: Told what is being done, one short phrase at a time.
 
     Raises:
@@ -80,7 +87,7 @@ def learn(
     model = competition.winner
     tokens = fit_tokens(train, model.encoder)
     progress("solving the policy")
-    policy = _policy(train, score_with_models(tune, model, tokens, ladder), ladder)
+    policy = _policy(train, score_with_models(tune, model, tokens, ladder), ladder, price_unit)
     progress("exporting, with the parity gate")
     graph = to_onnx(model, tokens)
     parity = check_parity(graph, model, tokens, dataset, ladder=ladder, shadow_price=policy.shadow_price(0.97), rng=rng)
@@ -88,12 +95,13 @@ def learn(
     return Trained(ladder, split, by, competition, tokens, policy, graph, parity, held_out)
 
 
-def _policy(train: Dataset, tune: Scored, ladder: Ladder) -> PolicySpec:
+def _policy(train: Dataset, tune: Scored, ladder: Ladder, unit: PriceUnit) -> PolicySpec:
     outcomes, rows = tune.outcomes()
-    frontier = solve_frontier(tune.adequacy[rows], tune.cost_usd[rows], outcomes)
+    frontier = solve_frontier(tune.adequacy[rows], tune.cost_in(unit)[rows], outcomes)
     return PolicySpec(
         tiers=ladder.tiers,
         best_tier=ladder.names[outcomes.best_tier],
+        price_unit=unit,
         frontier=frontier,
         bounds=feature_bounds(train),
     )

@@ -24,9 +24,9 @@ from router_ml_training.gate import GateReport, compare
 from router_ml_training.learning import Progress, Trained, learn
 from router_ml_training.settings import TrainingSettings
 
-__all__ = ["Run", "Tracker", "next_version", "promote_if_not_worse", "train_bundle"]
+__all__ = ["LIBRARIES", "Run", "Tracker", "metrics_of", "next_version", "promote_if_not_worse", "train_bundle"]
 
-_LIBRARIES = ("router-ml", "numpy", "scikit-learn", "lightgbm", "onnx", "onnxruntime")
+LIBRARIES = ("router-ml", "numpy", "scikit-learn", "lightgbm", "onnx", "onnxruntime")
 _log = logging.getLogger(__name__)
 
 
@@ -93,9 +93,9 @@ def train_bundle(
         git_commit=git_commit,
         trained_on=_trained_on(dataset, description),
         learner=trained.learner,
-        metrics=_metrics(assessment),
+        metrics=metrics_of(assessment),
         mlflow_run_id=run_id,
-        libraries={name: importlib.metadata.version(name) for name in _LIBRARIES},
+        libraries={name: importlib.metadata.version(name) for name in LIBRARIES},
         simulated=dataset.simulated,
     )
     path = write_bundle(shelf.directory, manifest=draft, policy=trained.policy, model=trained.graph)
@@ -141,7 +141,8 @@ def _trained_on(dataset: Dataset, description: str) -> TrainedOn:
     )
 
 
-def _metrics(assessment: Assessment) -> dict[str, Metric]:
+def metrics_of(assessment: Assessment) -> dict[str, Metric]:
+    """Return every defined figure of an assessment, as a manifest holds them."""
     figures = {**assessment.figures}
     for tier, calibration in assessment.calibration.items():
         figures |= {f"{name}_{tier}": figure for name, figure in calibration.items()}

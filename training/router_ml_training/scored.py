@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from router_ml.bundle import Bundle
 from router_ml.ladder import Ladder
+from router_ml.manifest import PriceUnit
 from router_ml_training.dataset import Dataset
 from router_ml_training.evaluation.outcomes import Outcomes
 from router_ml_training.frontier import expected_cost, filled_outcomes
@@ -29,6 +30,13 @@ class Scored:
     dataset: Dataset
     adequacy: F64
     cost_usd: F64
+
+    def cost_in(self, unit: PriceUnit) -> F64:
+        """Return the expected cost in the unit that a policy's shadow price is meant in, (n, K)."""
+        if unit == "usd":
+            return self.cost_usd
+        largest = self.cost_usd.max(axis=1, keepdims=True)
+        return self.cost_usd / np.where(largest > 0, largest, 1.0)
 
     def outcomes(self) -> tuple[Outcomes, NDArray[np.int64]]:
         """Return what every tier did on the rows it is known for, and those rows; see `filled_outcomes`."""

@@ -69,7 +69,8 @@ class Trees:
 
 def floor_float32(value: float) -> np.float32:
     """Return the largest float32 that is not above a float64."""
-    nearest = np.float32(value)
+    with np.errstate(over="ignore"):  # LightGBM writes 1e300 for "every number goes left"
+        nearest = np.float32(value)
     return nearest if float(nearest) <= value else np.nextafter(nearest, np.float32(-np.inf))
 
 
