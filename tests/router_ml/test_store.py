@@ -206,6 +206,11 @@ def test_an_unknown_scheme_names_the_known_ones() -> None:
     assert set(STORES) == {"sqlite", "postgresql"}
 
 
+def test_an_unknown_driver_is_a_mistake_in_the_configuration() -> None:
+    with pytest.raises(ConfigError, match=r"\[store\] url: .*sqlite\.absent"):
+        open_store("sqlite+absent:///events.db")
+
+
 def test_a_missing_driver_is_named_without_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(MissingExtra, match=r"psycopg is needed .*pip install 'psycopg\[binary\]'") as caught:

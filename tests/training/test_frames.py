@@ -160,9 +160,9 @@ def test_a_row_that_is_no_interaction_is_an_error_with_its_field() -> None:
 
 
 def test_an_integer_beyond_64_bits_is_an_error_and_not_another_number() -> None:
-    log = [interaction(attempts=[{"tier": "small", "input_tokens": 2**63}])]
+    stored = {"schema_hash": "x", "dense": [], "ids": [2**63], "counts": []}
     with pytest.raises(DataError, match="does not fit"):
-        to_frame(log)
+        to_frame([interaction(features=stored)])
 
 
 def test_a_log_larger_than_a_row_group_is_written_in_several_and_read_in_batches(

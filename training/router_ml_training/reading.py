@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from router_ml.errors import DataError
+from router_ml.features import from_stored
 from router_ml.ladder import Ladder
 from router_ml.schema import Interaction
 from router_ml_training.dataset import Dataset, build_dataset
@@ -51,13 +52,7 @@ def read_dataset(
     """
     counts = _Counts()
     rows = itertools.chain.from_iterable(_read(log, ladder, counts) for log in logs)
-    dataset = build_dataset(_ripe(rows, ripe_before, counts, progress), ladder.names)
-    if counts.rejected > MAX_REJECTS * (counts.read + counts.rejected):
-        raise DataError(
-            f"{counts.rejected} of {counts.read + counts.rejected} rows of {', '.join(map(str, logs))} cannot be read "
-            f"(first: {counts.first_reason}); run `router-ml ingest` to see them all"
-        )
-    return dataset
+    return build_dataset(_ripe(_readable(rows, logs, counts), ripe_before, progress), ladder.names)
 
 
 @dataclass(slots=True)
@@ -68,25 +63,45 @@ class _Counts:
 
 
 def _read(log: Log, ladder: Ladder, counts: _Counts) -> Iterator[Interaction]:
-    for row in SOURCES.load(log.source)(log.location, SourceOptions(ladder=ladder)):
-        if isinstance(row, Reject):
+    # A table of outcomes names models, not tiers: those of the ladder.
+    options = SourceOptions(ladder=ladder, tiers={tier.name: tier.model for tier in ladder})
+    for row in SOURCES.load(log.source)(log.location, options):
+        reason = row.reason if isinstance(row, Reject) else _fault(row)
+        if isinstance(row, Reject) or reason is not None:
             counts.rejected += 1
-            counts.first_reason = counts.first_reason or row.reason
+            counts.first_reason = counts.first_reason or reason or ""
         else:
+            counts.read += 1
             yield row
 
 
-def _ripe(
-    rows: Iterator[Interaction], ripe_before: datetime | None, counts: _Counts, progress: Progress
-) -> Iterator[Interaction]:
+def _fault(row: Interaction) -> str | None:
+    # Features that another release stored: such a row is lost, the rest of the log is not.
+    try:
+        _ = row.features and from_stored(row.features)
+    except DataError as error:
+        return str(error)
+    return None
+
+
+def _readable(rows: Iterator[Interaction], logs: Sequence[Log], counts: _Counts) -> Iterator[Interaction]:
+    yield from rows
+    # Asked here, before anybody wonders why so little is left to learn from.
+    if counts.rejected > MAX_REJECTS * (counts.read + counts.rejected):
+        raise DataError(
+            f"{counts.rejected} of {counts.read + counts.rejected} rows of {', '.join(map(str, logs))} cannot be read "
+            f"(first: {counts.first_reason}); run `router-ml ingest` to see them all"
+        )
+
+
+def _ripe(rows: Iterator[Interaction], ripe_before: datetime | None, progress: Progress) -> Iterator[Interaction]:
     seen: set[str] = set()
     for row in rows:
         if row.id in seen or (ripe_before is not None and row.ts > ripe_before):
             continue
         seen.add(row.id)
-        counts.read += 1
-        if counts.read % _PROGRESS_EVERY == 0:
-            progress(f"reading: {counts.read:,} interactions")
+        if len(seen) % _PROGRESS_EVERY == 0:
+            progress(f"reading: {len(seen):,} interactions")
         yield row
 
 

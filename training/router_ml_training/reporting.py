@@ -92,7 +92,7 @@ def _pictures(assessment: Assessment, *, simulated: bool) -> tuple[Picture, ...]
         pictures.append(
             reliability_diagram(
                 assessment.reliability,
-                title="Whether a predicted probability can be believed",
+                title="Predicted against observed adequacy",
                 ece=errors,
                 simulated=simulated,
             )

@@ -149,7 +149,8 @@ def _mlflow(settings: MlflowSettings) -> Iterator[Any]:
     with _quiet():
         mlflow = require("mlflow", extra="training", why=_WHY)
         databases = require("sqlalchemy.exc", extra="training", why=_WHY)
-        failures = (mlflow.exceptions.MlflowException, databases.SQLAlchemyError, OSError)
+    failures = (mlflow.exceptions.MlflowException, databases.SQLAlchemyError, OSError)
+    with _quiet():  # again: importing MLflow sets its loggers' levels
         try:
             mlflow.set_tracking_uri(uri)
             yield mlflow

@@ -23,6 +23,7 @@ from router_ml_training.simulate.workload import generate
 __all__ = ["add_arguments", "run"]
 
 _LOGGED = ("outcomes", *POLICIES)
+_FEWEST, _FEWEST_LIVE = 500, 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +49,10 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--outcomes and --tiers belong together: --outcomes FILE --tiers small=MODEL,large=MODEL")
     if not 0.0 < args.quality <= 1.0:
         raise UsageError(f"--quality: expected a share in (0, 1], got {args.quality:g}")
+    if args.n < _FEWEST:
+        raise UsageError(f"--n: at least {_FEWEST} requests are needed to show anything, got {args.n}")
+    if args.live < _FEWEST_LIVE:
+        raise UsageError(f"--live: at least {_FEWEST_LIVE} requests are needed, got {args.live}")
     say = _narrator()
     _empty(args.dir)
     if args.outcomes:

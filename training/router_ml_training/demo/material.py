@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -63,12 +63,12 @@ def cut(table: OutcomeTable, n_live: int, *, by_time: bool, rng: np.random.Gener
     )
 
 
-def ladder_of(table: OutcomeTable, base_url: str) -> Ladder:
+def ladder_of(table: OutcomeTable, base_urls: Mapping[str, str]) -> Ladder:
     """Return the table's tiers as a ladder, at catalogue prices or, for other models, at the prices its costs show.
 
     Args:
         table: Known outcomes, with tokens and costs.
-        base_url: Where the tiers are served.
+        base_urls: Tier name to where it is served.
     """
     tiers = []
     for t, (name, model) in enumerate(zip(table.tiers, table.models, strict=True)):
@@ -78,7 +78,7 @@ def ladder_of(table: OutcomeTable, base_url: str) -> Ladder:
             prices = {"input_usd_per_mtok": per_token[0], "output_usd_per_mtok": per_token[1]}
         else:
             prices = price.model_dump(exclude_none=True)
-        tiers.append(Tier(name=name, model=model, base_url=base_url, **prices))
+        tiers.append(Tier(name=name, model=model, base_url=base_urls[name], **prices))
     return Ladder.of(tiers)
 
 

@@ -20,7 +20,6 @@ from router_ml.bundle import Bundle, load_bundle
 from router_ml.config import Config, load_config
 from router_ml.durable import replace_file
 from router_ml.errors import RouterError
-from router_ml.ladder import Ladder
 from router_ml.router import Router
 from router_ml.shelf import Shelf
 from router_ml_training.assessment import Assessment, assess, headline
@@ -30,7 +29,7 @@ from router_ml_training.demo.processes import service, standin
 from router_ml_training.demo.replay import replay
 from router_ml_training.demo.traffic import Traffic, send
 from router_ml_training.evaluation.report import ModelFacts, ReportData, render_report, summary_table
-from router_ml_training.evaluation.strategies import measure, vacuity
+from router_ml_training.evaluation.strategies import measure, random_mix, vacuity
 from router_ml_training.reporting import data_facts, report_data
 from router_ml_training.scored import score_with_bundle
 from router_ml_training.simulate.outcomes import OutcomeTable
@@ -89,13 +88,11 @@ def run_demo(table: OutcomeTable, description: str, options: DemoOptions, say: S
     parts.live.frame.write_parquet(upstream)
     with contextlib.ExitStack() as stack:
         say(f"starting {len(table.tiers)} stand-in upstreams that answer from the known outcomes")
-        urls = [stack.enter_context(standin(upstream, model)) for model in table.models]
-        ladder = Ladder.of(
-            [
-                tier.model_copy(update={"base_url": urls[table.tiers.index(tier.name)]})
-                for tier in ladder_of(table, urls[0])
-            ]
-        )
+        urls = {
+            tier: stack.enter_context(standin(upstream, model))
+            for tier, model in zip(table.tiers, table.models, strict=True)
+        }
+        ladder = ladder_of(table, urls)
         config = home / "router.toml"
         text = config_text(
             ladder, directory=home, quality=options.quality, seed=options.seed, learners=options.learners
@@ -153,8 +150,8 @@ def _serve_and_retrain(
         verb = "promoted" if retrained["promoted"] else "not promoted"
         say(f"  {retrained['version']} {verb}: {retrained['gate']['reason']}")
         if retrained["promoted"]:
-            took = _wait_for_version(url, retrained["version"])
-            say(f"  the running service answers with {retrained['version']} after {took:.1f} s, without a restart")
+            _wait_for_version(url, retrained["version"])
+            say(f"  the running service now answers with {retrained['version']}, without a restart")
         say(f"{len(after)} more requests")
         second = send(after, url, rng=rng)
         say(_told(second))
@@ -174,7 +171,8 @@ def _closing(
     say(f"measuring the champion on {len(parts.future):,} requests that nothing has seen")
     settings = load_config(config, {})
     bundle = load_bundle(Shelf(settings.models_dir).champion_path())
-    assessment, report = _measure(parts, bundle, settings, description, options)
+    n_train = next(run["n_train"] for run in (served[2], first) if run["version"] == bundle.version)
+    assessment, report = _measure(parts, bundle, settings, description, options, n_train)
     page = options.directory / "report.html"
     replace_file(page, render_report(report).encode())
     before, after, retrained = served
@@ -194,9 +192,13 @@ def _closing(
 
 
 def _measure(
-    parts: Parts, bundle: Bundle, settings: Config, description: str, options: DemoOptions
+    parts: Parts, bundle: Bundle, settings: Config, description: str, options: DemoOptions, n_train: int
 ) -> tuple[Assessment, ReportData]:
-    future, ladder = parts.future, settings.ladder or bundle.ladder
+    # A call that failed says nothing about quality; such requests are left out of what is compared.
+    future, ladder = (
+        parts.future.take(np.flatnonzero(~parts.future.failed.any(axis=1))),
+        settings.ladder or bundle.ladder,
+    )
     path = options.directory / "future.parquet"
     future.frame.write_parquet(path)
     named = dict(zip(future.tiers, future.models, strict=True))
@@ -207,7 +209,7 @@ def _measure(
         score_with_bundle(dataset, bundle, ladder),
         bundle.policy,
         quality=options.quality,
-        n_train=bundle.manifest.trained_on.n_interactions,
+        n_train=n_train,
         rng=rng,
     )
     quiet = settings.exploration.model_copy(update={"up": 0.0})
@@ -222,9 +224,11 @@ def _measure(
         rng=rng,
         escalated=played.escalated,
     )
+    mix = random_mix(measured.outcomes, strategy.cost_usd, name="random mix at the same cost")
+    others = [mix if other.name == mix.name else other for other in measured.strategies[1:]]
     assessment = replace(
         measured,
-        strategies=(strategy, *measured.strategies[1:]),
+        strategies=(strategy, *others),
         vacuous=vacuity(measured.outcomes, strategy, options.quality),
     )
     report = report_data(
@@ -251,12 +255,12 @@ def _command(arguments: Sequence[str], say: Say, *, allowed: tuple[int, ...] = (
     return record
 
 
-def _wait_for_version(url: str, version: str) -> float:
+def _wait_for_version(url: str, version: str) -> None:
     started = time.monotonic()
     while time.monotonic() - started < _RELOAD_S:
         with urllib.request.urlopen(f"{url}/v1/policy", timeout=5) as reply:  # noqa: S310  our own service
             if version in reply.read().decode():
-                return time.monotonic() - started
+                return
         time.sleep(0.1)
     raise RouterError(f"the service still answers with an older bundle {_RELOAD_S:.0f} s after {version} was promoted")
 
