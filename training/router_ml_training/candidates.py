@@ -51,7 +51,8 @@ def compete(
     """Fit candidates and compare them by the log loss of what is known on rows they were not fitted on.
 
     The log loss is the one score that also works where most outcomes are unknown: it needs no outcome of a tier that
-    was not tried. Up to 20,000 train rows it comes from four folds of them, beyond that from the tune rows.
+    was not tried. Outcomes that are known because a cheaper tier failed are left out, or the pessimist would win. Up to
+    20,000 train rows it comes from four folds of them, beyond that from the tune rows.
 
     Args:
         train: Rows to learn from.
@@ -64,7 +65,7 @@ def compete(
     Raises:
         DataError: When no outcome at all is known on the tune rows.
     """
-    known = np.flatnonzero(~np.isnan(tune.quality).all(axis=1))
+    known = np.flatnonzero(~np.isnan(tune.free_quality).all(axis=1))
     if len(known) < 2:
         raise DataError(
             f"only {len(known)} of the {len(tune)} interactions kept for tuning have a known outcome; "
@@ -84,7 +85,7 @@ def compete(
                 _held_out_loss(learner, encoder, seen, unseen, seed=seed, num_threads=num_threads)
                 for seen, unseen in folded
             ]
-            or [log_loss(models[name].predict(encoder.encode(tune.rows(known))), tune.quality[known])]
+            or [log_loss(models[name].predict(encoder.encode(tune.rows(known))), tune.free_quality[known])]
         )
     group = np.concatenate([unseen.group for _, unseen in folded] or [tune.group[known]])
     return Competition(models, one_standard_error(losses, simplicity=order, groups=group))
@@ -94,7 +95,7 @@ def _folded(train: Dataset, seed: int) -> list[tuple[Dataset, Dataset]]:
     # A short log has too few tuning rows to tell learners apart, so every training row is judged once.
     if len(train) > _FOLD_UP_TO:
         return []
-    known = train.rows(np.flatnonzero(~np.isnan(train.quality).all(axis=1)))
+    known = train.rows(np.flatnonzero(~np.isnan(train.free_quality).all(axis=1)))
     fold = group_folds(known.group, _FOLDS, np.random.default_rng(seed))
     parts = [(known.rows(fold != i), known.rows(fold == i)) for i in range(_FOLDS)]
     every = [part for part in parts if len(part[1]) and not np.isnan(part[0].quality).all(axis=0).any()]
@@ -106,7 +107,7 @@ def _held_out_loss(
 ) -> F64:
     nothing = seen.rows(np.zeros(0, np.int64))
     model = fit_adequacy(seen, nothing, encoder, learner, seed=seed, num_threads=num_threads)
-    return log_loss(model.predict(encoder.encode(unseen)), unseen.quality)
+    return log_loss(model.predict(encoder.encode(unseen)), unseen.free_quality)
 
 
 def log_loss(adequacy: F64, quality: F64) -> F64:

@@ -44,8 +44,9 @@ class Dataset:
 
     `dense` (n, D) float32 and `text` (n, N_BUCKETS) sparse float32 are the features; `quality`, `cost_usd` and
     `output_tokens` are (n, K) float64 with NaN for unknown; `escalated` (n, K) marks outcomes that are known because
-    a cheaper tier failed. `group` (n,) int64 is equal for rows that must not be split (same session, same prompt);
-    `ts` (n,) float64 are seconds since 1970 (`dated` is false when the log had no times and they were made up);
+    a cheaper tier failed. `group` (n,) int64 is equal for rows that must not be split (same session, same prompt), and
+    is the same number in every log;
+    `ts` (n,) float64 are seconds since 1970 (`dated` is false when some of them were made up);
     `audited` (n,) marks rows on which every tier was run on purpose; `digest` identifies ids and evidence.
     """
 
@@ -75,6 +76,14 @@ class Dataset:
         """
         return np.asarray(~np.isnan(self.quality).any(axis=1) & ~self.escalated.any(axis=1), np.bool_)
 
+    @property
+    def free_quality(self) -> F64:
+        """`quality` (n, K) without the outcomes that are known only because a cheaper tier had failed.
+
+        What remains is a fair sample given the request, which is what models may be compared on.
+        """
+        return np.where(self.escalated, np.nan, self.quality)
+
     def rows(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> Dataset:
         """Return the rows of that index or mask, in its order."""
         return replace(self, **{name: getattr(self, name)[index] for name in _PER_ROW})
@@ -101,18 +110,17 @@ def build_dataset(interactions: Iterable[Interaction], tiers: Sequence[str]) -> 
     """
     features: list[Features] = []
     evidence: list[Evidence] = []
-    groups: dict[str, int] = {}
     group, ts, audited = [], [], []
     digest = hashlib.sha256()
-    simulated = dated = False
+    simulated, dated = False, True
     for item in interactions:
         features.append(from_stored(item.features) if item.features else featurize(item.to_request()))
         evidence.append(evidence_of(item, tiers))
-        group.append(groups.setdefault(_group_key(item), len(groups)))
+        group.append(_stable_number(_group_key(item)))
         ts.append(_seconds(item.ts))
         audited.append(item.mode == "audit")
         simulated = simulated or bool(item.tags.get("simulated"))
-        dated = dated or not item.tags.get("ts_assigned")
+        dated = dated and not item.tags.get("ts_assigned")
         digest.update(item.id.encode())
         digest.update(evidence[-1].quality.tobytes())
     if not features:
@@ -166,8 +174,14 @@ def _group_key(item: Interaction) -> str:
     for message in reversed(item.request.messages):
         if message.get("role") == "user":
             words = _NOT_WORD.sub(" ", text_of(message.get("content")).lower()).strip()
+            if not words:  # a picture alone: equal words would say nothing
+                break
             return "prompt " + hashlib.sha256(words.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return f"id {item.id}"
+
+
+def _stable_number(key: str) -> int:
+    return int.from_bytes(hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()[:8], "big", signed=True)
 
 
 def _seconds(ts: datetime) -> float:

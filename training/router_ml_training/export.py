@@ -25,6 +25,8 @@ F32: TypeAlias = NDArray[np.float32]
 N_ROWS = 10_000
 TOLERANCE = 1e-5
 _CHUNK = 500
+# Between tiers worth the same to six digits rounding may take either, and nobody loses: that is no flipped decision.
+_TIE = 1e-6
 # Largest value that a feature may take (features are finite by contract; this is beyond all of them).
 _EXTREME = 3e38
 
@@ -86,8 +88,8 @@ def check_parity(
         got, got_lengths = _run(session, part.features(np.arange(len(part))))
         largest = max(largest, _gap(expected, got))
         token_gap = max(token_gap, _gap(np.log(lengths), np.log(got_lengths)))
-        chosen = _decide(expected, lengths, part.input_tokens, ladder, shadow_price)
-        flipped += int((chosen != _decide(got, got_lengths, part.input_tokens, ladder, shadow_price)).sum())
+        worth = _worth(expected, lengths, part.input_tokens, ladder, shadow_price)
+        flipped += _flips(worth, _worth(got, got_lengths, part.input_tokens, ladder, shadow_price))
         total += len(part)
     report = ParityReport(total, largest, flipped, token_gap)
     if flipped or largest > TOLERANCE or token_gap > 1e-3:
@@ -117,12 +119,18 @@ def _gap(a: F64, b: F64) -> float:
     return float("inf") if np.isnan(difference).any() else float(difference.max(initial=0.0))
 
 
-def _decide(adequacy: F64, tokens: F64, input_tokens: F64, ladder: Ladder, price: float) -> NDArray[np.int64]:
+def _worth(adequacy: F64, tokens: F64, input_tokens: F64, ladder: Ladder, price: float) -> F64:
     prices_in = np.array([tier.input_usd_per_mtok for tier in ladder])
     prices_out = np.array([tier.output_usd_per_mtok for tier in ladder])
     cost = (input_tokens[:, None] * prices_in + tokens * prices_out) / 1e6
-    chosen: NDArray[np.int64] = np.argmax(adequacy - price * cost, axis=1)
-    return chosen
+    worth: F64 = adequacy - price * cost
+    return worth
+
+
+def _flips(worth: F64, got: F64) -> int:
+    everyone = np.arange(len(worth))
+    lost = worth.max(axis=1) - worth[everyone, np.argmax(got, axis=1)]
+    return int((lost > _TIE * (1.0 + np.abs(worth).max(axis=1))).sum())
 
 
 def _replayed(dataset: Dataset, adequacy: AdequacyModel, n_rows: int, rng: np.random.Generator) -> Dataset:

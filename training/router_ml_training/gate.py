@@ -41,8 +41,9 @@ class Difference:
 class GateReport:
     """Whether the challenger may be promoted, and why.
 
-    `loss` compares log losses of what is known, `regret` what the two policies' choices were worth (quality lost plus
-    the price of the money spent) on rows whose every outcome is known or, short of those, as the challenger sees it.
+    `loss` compares log losses of what is known of requests easy and hard alike, `regret` what the two policies' choices
+    were worth (quality lost plus the price of the money spent) on rows whose every outcome is known or, short of those,
+    as the challenger sees it.
     """
 
     passed: bool
@@ -70,14 +71,14 @@ def compare(challenger: Scored, champion: Bundle | None, ladder: Ladder, *, shad
         return GateReport(
             True, f"the champion routes between {', '.join(champion.ladder.names)}, not this ladder", version, 0
         )
-    known = np.flatnonzero(~np.isnan(test.quality).all(axis=1))
+    quality = test.free_quality
+    known = np.flatnonzero(~np.isnan(quality).all(axis=1))
     if len(known) < MIN_ROWS:
         reason = f"only {len(known)} held-out rows have a known outcome, {MIN_ROWS} are needed to tell the two apart"
         return GateReport(False, f"{reason}: collect more feedback", version, len(known))
     theirs = score_with_bundle(test, champion, ladder)
     loss = _difference(
-        log_loss(challenger.adequacy[known], test.quality[known])
-        - log_loss(theirs.adequacy[known], test.quality[known])
+        log_loss(challenger.adequacy[known], quality[known]) - log_loss(theirs.adequacy[known], quality[known])
     )
     regret = _regret(challenger, theirs, shadow_price)
     faults = []

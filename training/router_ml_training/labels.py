@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TypeAlias
 
 import numpy as np
@@ -46,11 +47,12 @@ def evidence_of(interaction: Interaction, tiers: Sequence[str]) -> Evidence:
     position = {name: i for i, name in enumerate(tiers)}
     refused = False
     last = _last_answer(interaction.attempts)
+    feedback = sorted(interaction.feedback, key=_when)
     for attempt in interaction.attempts:
         i = position.get(attempt.tier)
         if attempt.error is not None or i is None:
             continue
-        later = [item for item in interaction.feedback if (item.tier or last) == attempt.tier]
+        later = [item for item in feedback if (item.tier or last) == attempt.tier]
         quality = _quality((*attempt.verdicts, *later))
         evidence.quality[i] = np.nan if quality is None else quality
         evidence.escalated[i] = refused and interaction.mode == "live"
@@ -58,6 +60,11 @@ def evidence_of(interaction: Interaction, tiers: Sequence[str]) -> Evidence:
         evidence.output_tokens[i] = np.nan if attempt.output_tokens is None else attempt.output_tokens
         refused = refused or any(verdict.adequate is False for verdict in attempt.verdicts)
     return evidence
+
+
+def _when(feedback: Feedback) -> datetime:
+    # Logs of other writers need not be in order; a time without a zone is in UTC, as everywhere in the log.
+    return feedback.ts if feedback.ts.tzinfo else feedback.ts.replace(tzinfo=UTC)
 
 
 def _last_answer(attempts: Sequence[Attempt]) -> str | None:

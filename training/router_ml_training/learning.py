@@ -71,9 +71,7 @@ def learn(
         raise DataError(f"the dataset is about {', '.join(dataset.tiers)}, the ladder has {', '.join(ladder.names)}")
     rng = np.random.default_rng(settings.seed)
     by: Literal["time", "group"] = "time" if dataset.dated else "group"
-    split = split_rows(
-        dataset.group, dataset.ts, by=by, tune_share=settings.tune_share, test_share=settings.test_share, rng=rng
-    )
+    split = split_rows(dataset.group, dataset.ts, by=by, tune_share=settings.tune_share, test_share=settings.test_share)
     train, tune, test = (dataset.rows(rows) for rows in (split.train, split.tune, split.test))
     _require_every_tier(train)
     competition = compete(

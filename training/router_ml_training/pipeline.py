@@ -16,6 +16,7 @@ from typing import TypeAlias
 import numpy as np
 
 from router_ml.bundle import Bundle, ManifestDraft, Metric, TrainedOn, load_bundle, write_bundle
+from router_ml.errors import BundleMismatch
 from router_ml.ladder import Ladder
 from router_ml.shelf import Shelf
 from router_ml_training.assessment import Assessment, assess
@@ -113,14 +114,22 @@ def promote_if_not_worse(run: Run, shelf: Shelf, *, now: datetime) -> GateReport
     Returns:
         The gate's report; the champion stays in service when it did not pass.
     """
-    name = shelf.champion()
-    champion = load_bundle(shelf.path(name)) if name is not None else None
-    price = run.trained.policy.shadow_price(run.assessment.quality)
-    report = compare(run.trained.test, champion, run.trained.ladder, shadow_price=price)
+    report = _gate(run, shelf)
     _log.info("gate", extra={"challenger": run.version, "passed": report.passed, "reason": report.reason})
     if report.passed:
         shelf.promote(run.version, reason=report.reason, now=now)
     return report
+
+
+def _gate(run: Run, shelf: Shelf) -> GateReport:
+    name = shelf.champion()
+    try:
+        champion = load_bundle(shelf.path(name)) if name is not None else None
+    except BundleMismatch as error:
+        # Made by another release: the service of this one cannot serve it either.
+        return GateReport(True, f"the champion cannot be served any more: {error}", name, 0)
+    price = run.trained.policy.shadow_price(run.assessment.quality)
+    return compare(run.trained.test, champion, run.trained.ladder, shadow_price=price)
 
 
 def next_version(shelf: Shelf, now: datetime) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router_ml.bundle import Bundle
+from router_ml.errors import DataError
 from router_ml.ladder import Ladder
 from router_ml.manifest import PriceUnit
 from router_ml_training.dataset import Dataset
@@ -56,7 +57,15 @@ def score_with_bundle(dataset: Dataset, bundle: Bundle, ladder: Ladder) -> Score
         dataset: Rows over the bundle's tiers.
         bundle: A loaded bundle.
         ladder: Prices to expect costs at; its tiers are the bundle's.
+
+    Raises:
+        DataError: When the rows are about other tiers than the bundle.
     """
+    if dataset.tiers != bundle.ladder.names:
+        raise DataError(
+            f"{bundle.version} routes between {', '.join(bundle.ladder.names)}, the log is about "
+            f"{', '.join(dataset.tiers)}: measure it on a log of its own tiers, or train a bundle for these"
+        )
     adequacy, tokens = np.empty(dataset.quality.shape), np.empty(dataset.quality.shape)
     for start in range(0, len(dataset), _CHUNK):
         rows = np.arange(start, min(start + _CHUNK, len(dataset)))

@@ -14,7 +14,8 @@ __all__ = ["Split", "group_folds", "split_rows"]
 
 I64: TypeAlias = NDArray[np.int64]
 
-_SMALLEST = 20
+_SMALLEST = 10
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,52 +28,47 @@ class Split:
 
 
 def split_rows(
-    group: I64,
-    ts: NDArray[np.float64],
-    *,
-    by: Literal["time", "group"],
-    tune_share: float,
-    test_share: float,
-    rng: np.random.Generator,
+    group: I64, ts: NDArray[np.float64], *, by: Literal["time", "group"], tune_share: float, test_share: float
 ) -> Split:
     """Split n rows into train, tune and test.
 
-    A group lies in one part only: by time, it goes where its first row is, so that a session or a repeated prompt
-    that began in training stays there.
+    A group lies in one part only. By time, it goes where its first row is, so that a session or a repeated prompt that
+    began in training stays there. By group, its number alone decides: whatever is added to a log, a row that once was
+    a test row is one for ever, and no champion has been trained on it.
 
     Args:
-        group: (n,) group numbers.
+        group: (n,) group numbers, spread evenly over all of int64 (as `Dataset.group` is).
         ts: (n,) seconds; used by `by="time"`.
-        by: "time" takes the latest groups for testing, "group" takes groups at random.
+        by: "time" takes the latest groups for testing, "group" takes them by their number.
         tune_share: Share of the groups for tuning, in (0, 1).
         test_share: Share of the groups for testing, in (0, 1).
-        rng: Used by `by="group"` only.
 
     Raises:
-        DataError: When a part would hold fewer than 20 rows.
+        DataError: When a part would hold fewer than 10 rows.
     """
-    names, member = np.unique(group, return_inverse=True)
-    if by == "time":
-        first = np.full(len(names), np.inf)
-        np.minimum.at(first, member, ts)
-        order = np.argsort(first, kind="stable")
-    else:
-        order = rng.permutation(len(names))
-    rank = np.empty(len(names), np.int64)
-    rank[order] = np.arange(len(names))
-    n_test = round(len(names) * test_share)
-    n_tune = round(len(names) * tune_share)
-    part = np.zeros(len(names), np.int64)
-    part[rank >= len(names) - n_test - n_tune] = 1
-    part[rank >= len(names) - n_test] = 2
-    rows = [np.flatnonzero(part[member] == i) for i in range(3)]
+    position = _by_time(group, ts) if by == "time" else group / 2.0**64 + 0.5
+    part = np.zeros(len(group), np.int64)
+    part[position >= 1.0 - test_share - tune_share - _ROUNDING] = 1
+    part[position >= 1.0 - test_share - _ROUNDING] = 2
+    rows = [np.flatnonzero(part == i) for i in range(3)]
     if min(len(row) for row in rows) < _SMALLEST:
         sizes = ", ".join(f"{len(row)} {name}" for row, name in zip(rows, ("train", "tune", "test"), strict=True))
         raise DataError(
-            f"{len(group)} interactions in {len(names)} groups are too few to split ({sizes} rows; at least "
+            f"{len(group)} interactions in {len(np.unique(group))} groups are too few to split ({sizes} rows; at least "
             f"{_SMALLEST} are needed in each part): collect more, or keep the constant model"
         )
     return Split(*rows)
+
+
+def _by_time(group: I64, ts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the place of each row's group in the order of first rows, in [0, 1)."""
+    names, member = np.unique(group, return_inverse=True)
+    first = np.full(len(names), np.inf)
+    np.minimum.at(first, member, ts)
+    rank = np.empty(len(names))
+    rank[np.argsort(first, kind="stable")] = np.arange(len(names))
+    place: NDArray[np.float64] = rank[member] / max(len(names), 1)
+    return place
 
 
 def group_folds(group: I64, n_folds: int, rng: np.random.Generator) -> I64:

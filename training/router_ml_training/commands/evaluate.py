@@ -10,6 +10,7 @@ import numpy as np
 
 from router_ml.bundle import Bundle, load_bundle
 from router_ml.cli.output import emit
+from router_ml.errors import UsageError
 from router_ml_training.assessment import Assessment, assess, headline
 from router_ml_training.commands.workbench import Workbench, open_workbench, steps
 from router_ml_training.evaluation.report import ModelFacts, ReportData, summary_table
@@ -38,6 +39,8 @@ def run(args: argparse.Namespace) -> int:
 
 def evaluate(args: argparse.Namespace) -> tuple[Bundle, Assessment, ReportData]:
     """Measure the bundle that `args` names on the logs that `args` names."""
+    if args.quality is not None and not 0.0 < args.quality <= 1.0:
+        raise UsageError(f"--quality: expected a share of the best tier's quality in (0, 1], got {args.quality:g}")
     bench = open_workbench(args)
     bundle = _bundle(bench, args.bundle)
     ladder = bench.config.ladder or bundle.ladder

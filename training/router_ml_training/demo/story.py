@@ -83,7 +83,7 @@ def run_demo(table: OutcomeTable, description: str, options: DemoOptions, say: S
     """
     home = options.directory
     rng = np.random.default_rng(options.seed)
-    parts = cut(table, options.n_live, by_time="ts" in table.frame.columns, rng=rng)
+    parts = cut(table, options.n_live, by_time=table.dated, rng=rng)
     upstream = home / "upstream.parquet"
     parts.live.frame.write_parquet(upstream)
     with contextlib.ExitStack() as stack:

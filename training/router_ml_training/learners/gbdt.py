@@ -65,7 +65,8 @@ class BoostedHead:
 def learn(fit: Fit) -> Head:
     """Fit the linear head, then trees on its cross-fitted score; their number is chosen on a held-out fold."""
     base = linear.learn(fit)
-    if isinstance(base, ConstantHead) or len(fit.target) < 4 * _PARAMETERS["min_data_in_leaf"]:
+    too_few = len(fit.target) < 4 * _PARAMETERS["min_data_in_leaf"] or len(np.unique(fit.group)) < _FOLDS
+    if isinstance(base, ConstantHead) or too_few:
         return base
     folds = group_folds(fit.group, _FOLDS, np.random.default_rng(fit.seed))
     start = _cross_fitted(fit, folds)

@@ -109,6 +109,11 @@ class OutcomeTable:
         return numbers.to_numpy().astype(np.int64)
 
     @property
+    def dated(self) -> bool:
+        """Whether the times are the table's own."""
+        return "ts_assigned" not in self._prompts.columns
+
+    @property
     def simulated(self) -> bool:
         """Whether these outcomes were made up by the workload generator."""
         return "simulated" in self._prompts.columns and bool(self._prompts["simulated"].any())
@@ -183,7 +188,8 @@ def outcome_table(
     arranged = rows.with_columns(_tier=order).sort("prompt_id", "_tier").drop("_tier")
     if "ts" not in arranged.columns:
         seconds = pl.int_range(pl.len()) // len(ordered)
-        arranged = arranged.with_columns(ts=pl.lit(START) + pl.duration(seconds=seconds))
+        # Said in the table itself, so that whoever reads it does not split by times that mean nothing.
+        arranged = arranged.with_columns(ts=pl.lit(START) + pl.duration(seconds=seconds), ts_assigned=pl.lit(True))
     return OutcomeTable(arranged, tuple(ordered), tuple(chosen[tier] for tier in ordered), task_as_feature)
 
 

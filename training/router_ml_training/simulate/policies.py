@@ -14,6 +14,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
+from pydantic import JsonValue
 
 from router_ml.features import featurize, to_stored
 from router_ml.schema import Attempt, Feedback, Interaction, RequestBody, StoredFeatures, Verdict
@@ -105,7 +106,7 @@ class _Engine:
             tenant=request.tenant,
             feature=request.feature,
             use_case=request.use_case,
-            tags={"simulated": self.policy, "prompt_id": table.prompt_ids[i]},
+            tags={"simulated": self.policy, "prompt_id": table.prompt_ids[i], **self._undated()},
             request=body,
             features=features,
             policy_version=f"simulated-{self.policy}",
@@ -116,6 +117,9 @@ class _Engine:
             attempts=tuple(attempts),
             feedback=feedback,
         )
+
+    def _undated(self) -> dict[str, JsonValue]:
+        return {} if self.outcomes.dated else {"ts_assigned": True}
 
     def _stored(self, i: int) -> tuple[RequestBody, StoredFeatures | None]:
         request = self.outcomes.requests[i]
