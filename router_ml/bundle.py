@@ -35,6 +35,7 @@ from router_ml.manifest import (
 )
 
 __all__ = [
+    "MANIFEST",
     "Bundle",
     "FeatureBounds",
     "FrontierPoint",

@@ -181,7 +181,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _overlay(raw: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
     merged = dict(raw)
     for name in sorted(environ):
-        if not name.startswith(ENV_PREFIX) or "__" not in name:
+        if not name.startswith(ENV_PREFIX) or ("__" not in name and name != f"{ENV_PREFIX}MODELS_DIR"):
             continue
         *sections, key = name.removeprefix(ENV_PREFIX).lower().split("__")
         target = merged

@@ -12,7 +12,6 @@ RouterError
 │   ├── BundleCorrupt     a file is missing, truncated, or does not match its checksum
 │   └── BundleMismatch    made for other features or by another format version
 ├── ParityError           an exported graph does not reproduce the trained model
-├── GateRefused           a challenger did not earn its promotion
 ├── StoreError            the event store cannot be opened, read or written
 └── UpstreamError         a model endpoint failed; never evidence about adequacy
 """
@@ -27,7 +26,6 @@ __all__ = [
     "BundleMismatch",
     "ConfigError",
     "DataError",
-    "GateRefused",
     "MissingExtra",
     "ParityError",
     "RecordError",
@@ -125,12 +123,6 @@ class ParityError(RouterError):
     """An exported graph does not reproduce the trained model; nothing was written."""
 
     code = "parity_failed"
-
-
-class GateRefused(RouterError):
-    """A challenger did not earn its promotion; the champion stays."""
-
-    code = "gate_refused"
 
 
 class StoreError(RouterError):

@@ -12,6 +12,7 @@ from router_ml.errors import ConfigError
 from router_ml.ladder import Ladder, Tier
 
 __all__ = [
+    "FORMAT",
     "FeatureBounds",
     "FrontierPoint",
     "Manifest",

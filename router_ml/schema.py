@@ -25,6 +25,7 @@ from pydantic import (
 from router_ml.errors import RecordError
 
 __all__ = [
+    "DECIDED_TIER",
     "SCHEMA",
     "Answer",
     "Attempt",
@@ -42,6 +43,8 @@ __all__ = [
 ]
 
 SCHEMA = "router_ml.interaction/1"
+# Tag of an interaction whose answer was fetched by the caller itself: the tier that the decision named.
+DECIDED_TIER = "decided_tier"
 
 VerdictSource = Literal["verifier", "rule", "user", "judge", "human", "check"]
 Mode = Literal["live", "shadow", "audit"]
@@ -103,7 +106,7 @@ class Decision:
 
     `adequacy`, `expected_cost_usd` and `propensity` have one entry per tier of the ladder (a tier that a
     constraint excluded has propensity 0). `quality` is the share of the best tier's quality that was asked for,
-    `threshold` the shadow price (quality per USD) that keeps it.
+    `threshold` the shadow price that keeps it, in the unit of the bundle's policy.
     """
 
     decision_id: str

@@ -52,14 +52,16 @@ def _library(name: str, help_: str) -> CommandEntry:
 
 # In the order of a first use. A new command is one module and one line here.
 COMMANDS: Mapping[str, CommandEntry] = {
-    "demo": _training("demo", "show the whole cycle on a simulated workload or an outcome table"),
+    "demo": CommandEntry(
+        "show the whole cycle on a simulated workload or an outcome table", "router_ml_training.commands.demo", "dev"
+    ),
     "ingest": _training("ingest", "check a log, report on its quality, and write it as Parquet"),
     "simulate": _training("simulate", "make a log from an outcome table or a generated workload"),
     "train": _training("train", "learn a bundle from logs"),
     "evaluate": _training("evaluate", "measure a bundle, or a policy, on held-out data"),
     "retrain": _training("retrain", "train a challenger from the event store; promote it if it is not worse"),
     "report": _training("report", "write the HTML report of a training run"),
-    "bench": _training("bench", "measure quality or speed, and print a table"),
+    "bench": _library("bench", "time a decision of the bundle in service on this machine"),
     "serve": _serving("serve", "serve decisions and an OpenAI-compatible proxy over HTTP"),
     "feedback": _serving("feedback", "send a verdict on an earlier decision to the service"),
     "route": _library("route", "show the decision for one prompt or chat body"),

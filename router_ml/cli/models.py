@@ -13,6 +13,9 @@ from router_ml.shelf import Shelf, ShelfEntry
 
 __all__ = ["add_arguments", "run"]
 
+# What tells bundles apart at a glance; --json has every metric.
+_SHOWN = ("quality_gap", "cs_97", "apgr", "aiq")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
@@ -55,7 +58,7 @@ def _text(shelf: Shelf, entries: list[ShelfEntry], deleted: list[str]) -> str:
     lines = [f"deleted {', '.join(deleted)}"] if deleted else []
     if not entries:
         return "\n".join([*lines, f"no bundles in {shelf.directory}; the default bundle serves"])
-    names = sorted({name for entry in entries for name in entry.metrics})
+    names = [name for name in _SHOWN if any(name in entry.metrics for entry in entries)]
     rows = [
         [
             "*" if entry.champion else "",

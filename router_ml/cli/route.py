@@ -43,9 +43,15 @@ def run(args: argparse.Namespace) -> int:
         rng=np.random.default_rng(args.seed),
         quality=args.quality,
     )
-    utility = {name: p - decision.threshold * decision.expected_cost_usd[name] for name, p in decision.adequacy.items()}
+    # The price is per USD, or per cost of the dearest answer to this very request.
+    relative = router.knobs.price_unit == "relative"
+    unit = max(decision.expected_cost_usd.values()) if relative else 1.0
+    utility = {
+        name: p - decision.threshold / (unit or 1.0) * decision.expected_cost_usd[name]
+        for name, p in decision.adequacy.items()
+    }
     record = {**asdict(decision), "utility": utility} if args.explain else asdict(decision)
-    emit(args, record, _text(decision, utility if args.explain else None))
+    emit(args, record, _text(decision, utility if args.explain else None, relative=relative))
     return 0
 
 
@@ -97,7 +103,7 @@ def _object(body: dict[str, Any], key: str) -> dict[str, Any] | None:
     return value
 
 
-def _text(decision: Decision, utility: dict[str, float] | None) -> str:
+def _text(decision: Decision, utility: dict[str, float] | None, *, relative: bool) -> str:
     escalation = decision.plan.escalate_to
     lines = [
         f"{decision.tier} ({decision.model}){f', then {escalation} if its answer is poor' if escalation else ''}",
@@ -112,5 +118,6 @@ def _text(decision: Decision, utility: dict[str, float] | None) -> str:
             for (name, p), share in zip(decision.adequacy.items(), decision.propensity.values(), strict=True)
         ]
         lines += ["", table(["tier", "adequacy", "cost_usd", "utility", "propensity"], rows)]
-        lines.append(f"utility = adequacy - {decision.threshold:g} x cost_usd")
+        cost = "cost / cost of the dearest tier" if relative else "cost_usd"
+        lines.append(f"utility = adequacy - {decision.threshold:g} x {cost}")
     return "\n".join(lines)

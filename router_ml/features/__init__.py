@@ -7,8 +7,10 @@ file and one line below; order, names and versions enter `SCHEMA_HASH`, and a bu
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TypeAlias
 
 import numpy as np
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 from router_ml.errors import DataError
 from router_ml.features import metadata, ngrams, structure, text
 from router_ml.features.metadata import N_METADATA_BUCKETS
-from router_ml.features.scan import N_TEXT_BUCKETS
+from router_ml.features.scan import MAX_CHARS, N_TEXT_BUCKETS
 from router_ml.features.view import estimate_input_tokens, text_of, view_of
 from router_ml.schema import Request, StoredFeatures
 
@@ -92,11 +94,35 @@ def featurize(request: Request) -> Features:
     """
     view = view_of(request)
     dense = np.array([value for block in _DENSE_BLOCKS.values() for value in block.compute(view)], np.float32)
-    words, repeats = np.unique(ngrams.compute(view), return_counts=True)
-    meta = np.unique(np.array(metadata.compute(view), np.int64))
-    counts = np.ones(len(words) + len(meta), np.float32)
-    counts[: len(words)] += np.log(repeats).astype(np.float32)
-    return Features(dense, np.concatenate((words, meta)), counts, estimate_input_tokens(view))
+    ids, counts = _bag(ngrams.compute(view), sorted(set(metadata.compute(view))))
+    return Features(dense, ids, counts, estimate_input_tokens(view))
+
+
+def _bag(words: I64, meta: list[int]) -> tuple[I64, F32]:
+    """Return distinct ids and their weights; metadata ids lie above all text ids and weigh 1 each."""
+    ordered = words.copy()
+    ordered.sort()
+    is_first = np.empty(len(words) + 1, np.bool_)
+    is_first[0] = is_first[-1] = True
+    if len(words):
+        np.not_equal(ordered[1:], ordered[:-1], out=is_first[1:-1])
+    first = is_first.nonzero()[0]
+    n = len(first) - 1
+    ids = np.empty(n + len(meta), np.int64)
+    ids[:n] = ordered[first[:-1]]
+    ids[n:] = meta
+    counts = np.empty(len(ids), np.float32)
+    counts[n:] = 1.0
+    counts[:n] = _weights()[first[1:] - first[:-1]]
+    return ids, counts
+
+
+@cache
+def _weights() -> F32:
+    """1 + ln(count) for every count that a text of bounded length can have; index 0 is not used."""
+    repeats = np.arange(2 * MAX_CHARS)
+    repeats[0] = 1
+    return np.float32(1) + np.log(repeats).astype(np.float32)
 
 
 def featurize_many(requests: Iterable[Request]) -> list[Features]:
@@ -130,13 +156,29 @@ def from_stored(stored: StoredFeatures) -> Features:
     """Return logged features.
 
     Raises:
-        DataError: When they were made by another version of the feature code.
+        DataError: When they were made by another version of the feature code, or by none.
     """
     if stored.schema_hash != SCHEMA_HASH:
         raise DataError(
             f"stored features have the schema {stored.schema_hash}, this release makes {SCHEMA_HASH}; "
             "rows without text cannot be converted: leave them out, or use the release that wrote them"
         )
+    fault = _fault(stored)
+    if fault:
+        raise DataError(f"stored features: {fault}; leave this row out")
     dense = np.array(stored.dense, np.float32)
     tokens = float(np.expm1(dense[DENSE_NAMES.index("structure.log_input_tokens")]))
     return Features(dense, np.array(stored.ids, np.int64), np.array(stored.counts, np.float32), tokens)
+
+
+def _fault(stored: StoredFeatures) -> str | None:
+    # What no release can have written, and what would end as a wrong row of a matrix.
+    if len(stored.dense) != len(DENSE_NAMES):
+        return f"{len(stored.dense)} dense values, expected {len(DENSE_NAMES)}"
+    if len(stored.ids) != len(stored.counts):
+        return f"{len(stored.ids)} ids and {len(stored.counts)} counts, expected as many"
+    if not np.isfinite(np.array((*stored.dense, *stored.counts))).all():
+        return "a value is not finite"
+    if any(later <= earlier for earlier, later in itertools.pairwise((-1, *stored.ids, N_BUCKETS))):
+        return f"ids must rise within [0, {N_BUCKETS})"
+    return None

@@ -9,12 +9,10 @@ from math import log1p
 import numpy as np
 from numpy.typing import NDArray
 
-from router_ml.features.scan import N_TEXT_BUCKETS, CharClass, bucket_of, to_buckets
+from router_ml.features.scan import N_TEXT_BUCKETS, WORD_KIND, CharClass, TextScan, bucket_of
 from router_ml.features.view import RequestView
 
 __all__ = ["COLUMNS", "WORD_KIND", "compute"]
-
-WORD_KIND = 1
 
 # Words that mark a kind of work. They are matched by hash, so a list costs nothing at run time.
 _CUES: Mapping[str, str] = {
@@ -40,6 +38,7 @@ _CUES: Mapping[str, str] = {
         "vertrag haftung gesetz contrat clause loi contrato ley"
     ),
 }
+_CUE_GROUPS = range(1, len(_CUES) + 1)
 
 _CLASSES = {
     "space": CharClass.SPACE,
@@ -68,27 +67,32 @@ COLUMNS: tuple[str, ...] = (
 
 def compute(view: RequestView) -> list[float]:
     """Return one value per column; shares are per character, counts are log(1 + count)."""
-    scan = view.scan
+    scan, asked = view.scan, view.asked
     n_words = len(scan.words)
     per_char = 1.0 / max(scan.n_chars, 1)
-    lengths = scan.word_lengths
-    buckets = to_buckets(scan.words, WORD_KIND)
-    cues = np.bincount(_cue_table()[buckets], minlength=len(_CUES) + 1)
-    return [
-        log1p(scan.n_chars),
-        log1p(n_words),
-        float(lengths.sum()) / n_words if n_words else 0.0,
-        float(min(lengths.max(), 60)) if n_words else 0.0,
-        len(np.unique(buckets)) / n_words if n_words else 0.0,
-        *(int(scan.class_counts[kind]) * per_char for kind in _CLASSES.values()),
-        *(log1p(view.asked.count(mark)) for mark in _COUNTED.values()),
-        *(log1p(int(count)) for count in cues[1:]),
-    ]
+    counts: list[int] = scan.class_counts.tolist()
+    values = [log1p(scan.n_chars), log1p(n_words), *_of_words(scan)]
+    values += [counts[kind] * per_char for kind in _CLASSES.values()]
+    values += [log1p(asked.count(mark)) for mark in _COUNTED.values()]
+    cues = _cue_table()[scan.buckets[:n_words]].tobytes()
+    values += [log1p(cues.count(group)) for group in _CUE_GROUPS]
+    return values
+
+
+def _of_words(scan: TextScan) -> tuple[float, float, float]:
+    n_words = len(scan.words)
+    if n_words == 0:
+        return 0.0, 0.0, 0.0
+    buckets = scan.buckets[:n_words].copy()
+    buckets.sort()
+    distinct = 1 + int(np.count_nonzero(buckets[1:] != buckets[:-1]))
+    total, longest = int(np.add.reduce(scan.word_lengths)), int(np.maximum.reduce(scan.word_lengths))
+    return total / n_words, float(min(longest, 60)), distinct / n_words
 
 
 @cache
 def _cue_table() -> NDArray[np.uint8]:
     table = np.zeros(N_TEXT_BUCKETS, np.uint8)
-    for group, words in enumerate(_CUES.values(), start=1):
+    for group, words in zip(_CUE_GROUPS, _CUES.values(), strict=True):
         table[[bucket_of(word, WORD_KIND) for word in words.split()]] = group
     return table

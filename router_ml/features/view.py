@@ -51,11 +51,13 @@ def view_of(request: Request) -> RequestView:
     ascii_ = True
     for message in request.messages:
         role = _role(message)
-        text = text_of(message.get("content"))
+        content = message.get("content")
+        text = text_of(content)
         chars[role] += len(text)
         turns[role] += 1
         ascii_ = ascii_ and text.isascii()
-        _count_parts(message.get("content"), parts)
+        if not isinstance(content, str):
+            _count_parts(content, parts)
         if role == "user":
             users.append(text)
         elif role == "system" and not system:
@@ -119,7 +121,7 @@ def _asked(users: Sequence[str]) -> str:
 
 
 def _count_parts(content: object, parts: dict[str, int]) -> None:
-    if isinstance(content, str) or not isinstance(content, Sequence):
+    if not isinstance(content, Sequence):
         return
     for part in content:
         kind = str(part.get("type", "")) if isinstance(part, Mapping) else ""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from router_ml.features import featurize, to_stored
-from router_ml.schema import Attempt, Decision, Interaction, RequestBody
+from router_ml.schema import DECIDED_TIER, Attempt, Decision, Interaction, RequestBody
 from router_ml_serving.wire import ROUTER_MODELS, Chat
 
 __all__ = ["interaction_of"]
@@ -33,6 +33,8 @@ def interaction_of(
     """
     request = chat.request
     asked = {} if chat.model == ROUTER_MODELS[0] else {"model": chat.model}
+    if not attempts:  # only the decision was asked for: feedback that names no tier is about the one it named
+        asked |= {DECIDED_TIER: decision.tier}
     return Interaction(
         id=decision.decision_id,
         ts=ts,

@@ -12,7 +12,7 @@ import pytest
 
 from router_ml import __version__, cli
 from router_ml.cli import COMMANDS, CommandEntry, main
-from router_ml.errors import GateRefused
+from router_ml.errors import ParityError
 
 
 @pytest.fixture
@@ -90,11 +90,11 @@ def test_wrong_usage_is_explained_with_exit_code_2(
 
 def test_an_error_is_one_line_and_its_exit_code(command: Any, capsys: pytest.CaptureFixture[str]) -> None:
     def refuse(_: Any) -> int:
-        raise GateRefused("the challenger is worse")
+        raise ParityError("the graph is not the model")
 
     command(refuse)
-    assert main(["probe"]) == GateRefused.exit_code
-    assert capsys.readouterr().err == "router-ml: error: the challenger is worse\n"
+    assert main(["probe"]) == ParityError.exit_code
+    assert capsys.readouterr().err == "router-ml: error: the graph is not the model\n"
 
 
 def test_the_commands_own_code_is_returned(command: Any) -> None:

@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 from router_ml.errors import ParityError
 from router_ml.features import FeatureBatch
 from router_ml.ladder import Ladder
+from router_ml.manifest import PriceUnit
 from router_ml_training.dataset import Dataset
+from router_ml_training.frontier import expected_cost
 from router_ml_training.learners.gbdt import BoostedHead
 from router_ml_training.onnx_graph import GraphBuilder
+from router_ml_training.scored import Scored
 from router_ml_training.tasks import AdequacyModel, TokenModel
 
 __all__ = ["ParityReport", "check_parity", "to_onnx"]
@@ -57,6 +60,7 @@ def check_parity(
     ladder: Ladder,
     shadow_price: float,
     rng: np.random.Generator,
+    price_unit: PriceUnit = "usd",
     n_rows: int = N_ROWS,
 ) -> ParityReport:
     """Score the same rows with the trained model and with the graph.
@@ -70,8 +74,9 @@ def check_parity(
         tokens: The trained answer-length model.
         dataset: Rows to replay.
         ladder: Prices, to compare decisions and not only numbers.
-        shadow_price: Quality per USD at which the decisions are taken.
+        shadow_price: The price at which the decisions are taken.
         rng: For the perturbations.
+        price_unit: What the shadow price is per.
         n_rows: Ordinary rows to compare.
 
     Raises:
@@ -88,8 +93,11 @@ def check_parity(
         got, got_lengths = _run(session, part.features(np.arange(len(part))))
         largest = max(largest, _gap(expected, got))
         token_gap = max(token_gap, _gap(np.log(lengths), np.log(got_lengths)))
-        worth = _worth(expected, lengths, part.input_tokens, ladder, shadow_price)
-        flipped += _flips(worth, _worth(got, got_lengths, part.input_tokens, ladder, shadow_price))
+        worth, again = (
+            p - shadow_price * Scored(part, p, expected_cost(part, length, ladder)).cost_in(price_unit)
+            for p, length in ((expected, lengths), (got, got_lengths))
+        )
+        flipped += _flips(worth, again)
         total += len(part)
     report = ParityReport(total, largest, flipped, token_gap)
     if flipped or largest > TOLERANCE or token_gap > 1e-3:
@@ -117,14 +125,6 @@ def _run(session: ort.InferenceSession, batch: FeatureBatch) -> tuple[F64, F64]:
 def _gap(a: F64, b: F64) -> float:
     difference = np.abs(a - b)
     return float("inf") if np.isnan(difference).any() else float(difference.max(initial=0.0))
-
-
-def _worth(adequacy: F64, tokens: F64, input_tokens: F64, ladder: Ladder, price: float) -> F64:
-    prices_in = np.array([tier.input_usd_per_mtok for tier in ladder])
-    prices_out = np.array([tier.output_usd_per_mtok for tier in ladder])
-    cost = (input_tokens[:, None] * prices_in + tokens * prices_out) / 1e6
-    worth: F64 = adequacy - price * cost
-    return worth
 
 
 def _flips(worth: F64, got: F64) -> int:

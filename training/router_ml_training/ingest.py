@@ -24,7 +24,7 @@ from router_ml_training.frames import write_parquet
 from router_ml_training.quality import DataQuality, QualityCounter
 from router_ml_training.sources import Reject, Source, SourceOptions
 
-__all__ = ["IngestReport", "ingest", "rejects_path", "report_path"]
+__all__ = ["MAX_REJECTS", "IngestReport", "ingest", "rejects_path", "report_path"]
 
 MAX_REJECTS = 0.05
 _PROGRESS_EVERY = 1000

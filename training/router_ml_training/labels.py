@@ -5,7 +5,7 @@ Untried is unknown. An infrastructure error is no evidence. A rule that finds no
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeAlias
@@ -13,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from router_ml.schema import Attempt, Feedback, Interaction, Verdict, VerdictSource
+from router_ml.schema import DECIDED_TIER, Feedback, Interaction, Verdict, VerdictSource
 
 __all__ = ["Evidence", "evidence_of"]
 
@@ -46,7 +46,7 @@ def evidence_of(interaction: Interaction, tiers: Sequence[str]) -> Evidence:
     evidence = Evidence(np.full(n, np.nan), np.zeros(n, np.bool_), np.full(n, np.nan), np.full(n, np.nan))
     position = {name: i for i, name in enumerate(tiers)}
     refused = False
-    last = _last_answer(interaction.attempts)
+    last = _last_answer(interaction)
     feedback = sorted(interaction.feedback, key=_when)
     for attempt in interaction.attempts:
         i = position.get(attempt.tier)
@@ -59,7 +59,18 @@ def evidence_of(interaction: Interaction, tiers: Sequence[str]) -> Evidence:
         evidence.cost_usd[i] = np.nan if attempt.cost_usd is None else attempt.cost_usd
         evidence.output_tokens[i] = np.nan if attempt.output_tokens is None else attempt.output_tokens
         refused = refused or any(verdict.adequate is False for verdict in attempt.verdicts)
+    if not interaction.attempts:
+        _from_feedback_alone(evidence, feedback, position, last)
     return evidence
+
+
+def _from_feedback_alone(
+    evidence: Evidence, feedback: Sequence[Feedback], position: Mapping[str, int], decided: str | None
+) -> None:
+    # The caller asked for the decision only and fetched the answer itself; what it says afterwards still counts.
+    for name, i in position.items():
+        quality = _quality(item for item in feedback if (item.tier or decided) == name)
+        evidence.quality[i] = np.nan if quality is None else quality
 
 
 def _when(feedback: Feedback) -> datetime:
@@ -67,9 +78,11 @@ def _when(feedback: Feedback) -> datetime:
     return feedback.ts if feedback.ts.tzinfo else feedback.ts.replace(tzinfo=UTC)
 
 
-def _last_answer(attempts: Sequence[Attempt]) -> str | None:
+def _last_answer(interaction: Interaction) -> str | None:
     # The answer the user saw: feedback that names no tier is about this one.
-    return next((attempt.tier for attempt in reversed(attempts) if attempt.error is None), None)
+    answered = (attempt.tier for attempt in reversed(interaction.attempts) if attempt.error is None)
+    decided = interaction.tags.get(DECIDED_TIER)
+    return next(answered, decided if isinstance(decided, str) else None)
 
 
 def _quality(judgements: Iterable[Verdict | Feedback]) -> float | None:

@@ -88,7 +88,16 @@ def learn(
     policy = _policy(train, score_with_models(tune, model, tokens, ladder), ladder, price_unit)
     progress("exporting, with the parity gate")
     graph = to_onnx(model, tokens)
-    parity = check_parity(graph, model, tokens, dataset, ladder=ladder, shadow_price=policy.shadow_price(0.97), rng=rng)
+    parity = check_parity(
+        graph,
+        model,
+        tokens,
+        dataset,
+        ladder=ladder,
+        shadow_price=policy.shadow_price(0.97),
+        price_unit=price_unit,
+        rng=rng,
+    )
     held_out = score_with_models(test, model, tokens, ladder)
     return Trained(ladder, split, by, competition, tokens, policy, graph, parity, held_out)
 

@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from router_ml.bundle import Bundle, ManifestDraft, Metric, TrainedOn, load_bundle, write_bundle
+from router_ml.bundle import MANIFEST, Bundle, ManifestDraft, Metric, TrainedOn, load_bundle, write_bundle
 from router_ml.errors import BundleMismatch
 from router_ml.ladder import Ladder
 from router_ml.shelf import Shelf
@@ -123,8 +123,9 @@ def promote_if_not_worse(run: Run, shelf: Shelf, *, now: datetime) -> GateReport
 
 def _gate(run: Run, shelf: Shelf) -> GateReport:
     name = shelf.champion()
+    path = shelf.champion_path()  # the default bundle before the first promotion
     try:
-        champion = load_bundle(shelf.path(name)) if name is not None else None
+        champion = load_bundle(path) if (path / MANIFEST).exists() else None
     except BundleMismatch as error:
         # Made by another release: the service of this one cannot serve it either.
         return GateReport(True, f"the champion cannot be served any more: {error}", name, 0)

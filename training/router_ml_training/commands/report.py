@@ -8,6 +8,7 @@ from pathlib import Path
 from router_ml.cli.output import emit
 from router_ml.durable import replace_file
 from router_ml_training.commands import evaluate
+from router_ml_training.commands.workbench import file_to_write
 from router_ml_training.evaluation.report import headline, render_report
 
 __all__ = ["add_arguments", "run"]
@@ -17,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
     evaluate.add_arguments(parser)
     parser.add_argument(
-        "--out", type=Path, default=Path("report.html"), help="the page to write (default: %(default)s)"
+        "--out", type=file_to_write, default=Path("report.html"), help="the page to write (default: %(default)s)"
     )
 
 

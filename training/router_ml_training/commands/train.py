@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 from datetime import UTC, datetime
-from pathlib import Path
 
 from router_ml.cli.output import emit
 from router_ml_training.assessment import headline
-from router_ml_training.commands.workbench import git_commit, open_workbench, steps
+from router_ml_training.commands.workbench import file_to_write, git_commit, open_workbench, steps
 from router_ml_training.evaluation.report import render_report, summary_table
 from router_ml_training.pipeline import train_bundle
 from router_ml_training.reading import Log, read_dataset, ripe_before
@@ -24,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("logs", nargs="+", metavar="LOG", help="log files, such as what `router-ml ingest` wrote")
     parser.add_argument("--source", default="native", help=f"kind of log: {', '.join(SOURCES)} (default: %(default)s)")
     parser.add_argument("--promote", action="store_true", help="put the bundle into service without comparing it")
-    parser.add_argument("--report", type=Path, metavar="FILE", help="also write the HTML report there")
+    parser.add_argument("--report", type=file_to_write, metavar="FILE", help="also write the HTML report there")
     parser.add_argument("--no-mlflow", action="store_true", help="do not record the run in MLflow")
 
 

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
 
@@ -18,7 +19,7 @@ from router_ml.shelf import Shelf
 from router_ml_training.learning import Progress
 from router_ml_training.settings import MlflowSettings, TrainingSettings
 
-__all__ = ["Workbench", "git_commit", "open_workbench", "steps"]
+__all__ = ["Workbench", "file_to_write", "git_commit", "open_workbench", "steps"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,14 @@ def steps() -> Iterator[Progress]:
         return
     with console.status("starting") as status:
         yield lambda text: status.update(text)
+
+
+def file_to_write(text: str) -> Path:
+    """Read the path of a file to write, as an `argparse` type: its folder must be there before hours are spent."""
+    path = Path(text)
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
+    return path
 
 
 def git_commit() -> str | None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as MplFigure
 
-__all__ = ["COLOURS", "DARK_COLOURS", "Picture", "blank", "finish", "style", "tier_colours"]
+__all__ = ["COLOURS", "DARK_COLOURS", "Picture", "axis_line", "blank", "finish", "style", "tier_colours"]
 
 # Okabe and Ito's colours, which the common forms of colour blindness can tell apart, and greys for what is not data.
 COLOURS: Mapping[str, str] = {

@@ -1,0 +1,64 @@
+"""What the contract tests look at: the folder of the project, its tracked files, and the modules of its packages."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = {
+    "router_ml": ROOT / "router_ml",
+    "router_ml_training": ROOT / "training" / "router_ml_training",
+    "router_ml_serving": ROOT / "serving" / "router_ml_serving",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """One module of the three packages: its dotted name and its file."""
+
+    name: str
+    path: Path
+
+    @property
+    def package(self) -> str:
+        return self.name.partition(".")[0]
+
+
+def _modules() -> list[Module]:
+    found = []
+    for package, folder in PACKAGES.items():
+        for path in sorted(folder.rglob("*.py")):
+            parts = path.relative_to(folder).with_suffix("").parts
+            dotted = ".".join((package, *parts)).removesuffix(".__init__")
+            found.append(Module(dotted, path))
+    return found
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "module" in metafunc.fixturenames:
+        modules = _modules()
+        metafunc.parametrize("module", modules, ids=[module.name for module in modules])
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def modules() -> list[Module]:
+    return _modules()
+
+
+@pytest.fixture(scope="session")
+def tracked() -> list[Path]:
+    """Files that git has, or would take: what a clone holds."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout, so nothing says which files are tracked")
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [path for name in sorted(filter(None, listed.split("\0"))) if (path := ROOT / name).is_file()]

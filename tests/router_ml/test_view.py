@@ -1,0 +1,105 @@
+"""What the blocks look at: roles, turns and parts are counted, long input is cut, sizes are bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from router_ml.features.scan import MAX_CHARS
+from router_ml.features.view import estimate_input_tokens, text_of, view_of
+from router_ml.schema import Request
+
+
+def request(*messages: Mapping[str, Any], **fields: Any) -> Request:
+    return Request(messages=messages, **fields)
+
+
+def user(content: Any) -> dict[str, Any]:
+    return {"role": "user", "content": content}
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("hello", "hello"),
+        ("", ""),
+        (None, ""),
+        ([], ""),
+        ([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "a\nb"),
+        ([{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "x"}}], "a"),
+        (["plain", {"text": "part"}], "plain\npart"),
+        ([{"type": "text", "text": None}, {"type": "text"}, 7, None], ""),
+        ({"text": "not a list"}, ""),
+        (3.5, ""),
+        (b"bytes", ""),
+    ],
+)
+def test_the_text_of_any_content(content: object, text: str) -> None:
+    assert text_of(content) == text
+
+
+def test_roles_are_counted_under_four_names() -> None:
+    roles = ["system", "developer", "user", "assistant", "tool", "function", "critic", None]
+    view = view_of(request(*({"role": role, "content": "xx"} for role in roles)))
+    assert view.turns == {"system": 2, "user": 3, "assistant": 1, "tool": 2}
+    assert view.chars == {"system": 4, "user": 6, "assistant": 2, "tool": 4}
+
+
+def test_parts_are_counted_by_kind() -> None:
+    content = [{"type": "image_url"}, {"type": "input_audio"}, {"type": "file"}, {"type": "text", "text": "a"}, {}]
+    view = view_of(request(user(content), user([{"type": "input_image"}])))
+    assert view.parts == {"image": 2, "audio": 1, "file": 1}
+
+
+def test_the_last_user_turn_is_what_is_asked() -> None:
+    long = "tell me everything there is to know about the history of the printing press, in order, please"
+    view = view_of(request(user("earlier"), {"role": "assistant", "content": "an answer"}, user(long)))
+    assert view.asked == long
+    assert view.last_chars == len(long)
+
+
+def test_a_short_last_turn_is_read_with_the_turns_before_it() -> None:
+    view = view_of(request(user("how do I bake bread"), {"role": "assistant", "content": "so"}, user("and rye?")))
+    assert view.asked == "how do I bake bread\nand rye?"
+    assert view.last_chars == 8
+
+
+def test_of_a_long_text_head_and_tail_are_kept() -> None:
+    view = view_of(request(user("H" * 10_000 + "T" * 10_000)))
+    assert len(view.asked) == MAX_CHARS
+    assert (view.asked[0], view.asked[-1]) == ("H", "T")
+    assert view.chars["user"] == 20_000
+
+
+def test_the_first_system_prompt_names_the_template() -> None:
+    view = view_of(request({"role": "system", "content": "first"}, {"role": "system", "content": "second"}, user("hi")))
+    assert view.system == "first"
+
+
+def test_no_messages_ask_nothing() -> None:
+    view = view_of(request())
+    assert (view.asked, view.system, view.last_chars, len(view.scan.words)) == ("", "", 0, 0)
+    assert estimate_input_tokens(view) == 0.0
+
+
+def test_the_size_of_tools_is_about_that_of_their_json() -> None:
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "required": ["a", "b"]}}}
+    view = view_of(request(user("hi"), tools=[tool], response_format={"type": "json_object"}))
+    assert 90 <= view.tool_chars <= 130
+    assert 20 <= view.schema_chars <= 30
+
+
+def test_a_tool_nested_beyond_reason_is_measured_and_does_not_exhaust_the_stack() -> None:
+    nested: dict[str, Any] = {}
+    for _ in range(5_000):
+        nested = {"items": nested}
+    assert view_of(request(user("hi"), tools=[nested])).tool_chars > 0
+
+
+def test_tokens_are_estimated_from_characters_frames_and_images() -> None:
+    assert estimate_input_tokens(view_of(request(user("x" * 400)))) == 400 / 4 + 4
+    assert estimate_input_tokens(view_of(request(user("é" * 400)))) == 400 / 2.5 + 4
+    picture = [{"type": "image_url", "image_url": {"url": "u"}}]
+    assert estimate_input_tokens(view_of(request(user(picture)))) == 804

@@ -1,0 +1,94 @@
+"""The competition: judged on unseen rows, simplest within one standard error wins, constants stay where due."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from router_ml.errors import DataError, UnknownName
+from router_ml_training import candidates
+from router_ml_training.candidates import compete, log_loss
+from router_ml_training.dataset import Dataset
+
+CHEAP = ("constant", "length", "linear")
+
+
+def parts(world: Any, n: int = 700, policy: str = "audit") -> tuple[Dataset, Dataset]:
+    data = world.dataset(n, policy=policy)
+    cut = int(0.75 * n)
+    return data.rows(np.arange(cut)), data.rows(np.arange(cut, n))
+
+
+def test_where_words_tell_the_difficulty_the_linear_learner_wins(world: Any) -> None:
+    told: list[str] = []
+    found = compete(*parts(world), (*CHEAP, "linear"), seed=0, on_start=told.append)
+    assert found.choice.name == found.choice.best == "linear"
+    assert not found.choice.keep_constant
+    assert found.winner is found.models["linear"]
+    assert told == list(CHEAP) == list(found.models)
+
+
+@pytest.mark.parametrize("folded", [True, False])
+def test_where_labels_are_shuffled_the_constant_is_kept(
+    world: Any, folded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(candidates, "_FOLD_UP_TO", 20_000 if folded else 0)
+    train, tune = parts(world)
+    rng = np.random.default_rng(3)
+    train, tune = (replace(one, quality=rng.permutation(one.quality)) for one in (train, tune))
+    found = compete(train, tune, CHEAP, seed=0)
+    assert found.choice.keep_constant
+    assert found.choice.verdict.startswith("Keep the constant model")
+
+
+@pytest.mark.parametrize("folded", [True, False])
+def test_losses_are_compared_on_the_same_rows_for_everybody(
+    world: Any, folded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(candidates, "_FOLD_UP_TO", 20_000 if folded else 0)
+    found = compete(*parts(world), CHEAP, seed=0)
+    loss = {one.name: one.loss for one in found.choice.candidates}
+    assert loss["linear"] < loss["length"]
+    assert loss["linear"] < loss["constant"] - 0.05
+
+
+def test_the_same_seed_gives_the_same_competition(world: Any) -> None:
+    train, tune = parts(world, 400)
+    one, other = (compete(train, tune, CHEAP, seed=4) for _ in range(2))
+    assert one.choice == other.choice
+
+
+def test_a_chain_log_is_no_reason_to_prefer_the_pessimist(world: Any) -> None:
+    train, tune = parts(world, 900, "chain")
+    found = compete(train, tune, CHEAP, seed=0)
+    assert found.choice.name == "linear"
+    assert [model.form for model in found.winner.models] == ["marginal", "chained"]
+
+
+def test_tune_rows_without_outcomes_are_refused(world: Any) -> None:
+    train, tune = parts(world, 200)
+    silent = replace(tune, quality=np.full_like(tune.quality, np.nan))
+    with pytest.raises(DataError, match="only 0 of the 50 interactions kept for tuning have a known outcome"):
+        compete(train, silent, CHEAP, seed=0)
+
+
+def test_an_unknown_learner_is_named(world: Any) -> None:
+    with pytest.raises(UnknownName, match="no learner is called 'linaer'"):
+        compete(*parts(world, 200), ("constant", "linaer"), seed=0)
+
+
+def test_a_log_of_one_prompt_group_has_no_folds_and_is_judged_on_the_tune_rows(world: Any) -> None:
+    train, tune = parts(world, 300)
+    lumped = replace(train, group=np.zeros(len(train), np.int64))
+    assert compete(lumped, tune, ("constant", "linear"), seed=0).choice.candidates[0].loss > 0
+
+
+def test_the_log_loss_is_the_mean_over_what_is_known_of_each_row() -> None:
+    adequacy = np.array([[0.8, 0.5], [0.5, 0.9], [0.0, 1.0]])
+    quality = np.array([[1.0, np.nan], [0.25, 0.0], [np.nan, 0.0]])
+    graded = -(0.25 * np.log(0.5) + 0.75 * np.log(0.5))
+    expected = [-np.log(0.8), (graded - np.log(0.1)) / 2, -np.log(1e-6)]
+    np.testing.assert_allclose(log_loss(adequacy, quality), expected)

@@ -1,0 +1,198 @@
+"""Attempts and feedback -> evidence: a table of cases, and what must hold for any of them."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router_ml.schema import Attempt, Feedback, Interaction, Verdict
+from router_ml_training.labels import Evidence, evidence_of
+
+TIERS = ("small", "medium", "large")
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+UNKNOWN = math.nan
+
+
+def verdict(source: str, adequate: bool | None = None, score: float | None = None) -> Verdict:
+    return Verdict.model_validate({"source": source, "adequate": adequate, "score": score})
+
+
+def said(source: str, adequate: bool | None = None, *, after_s: float = 0.0, **fields: Any) -> Feedback:
+    ts = NOW + timedelta(seconds=after_s)
+    return Feedback.model_validate({"ts": ts, "source": source, "adequate": adequate, **fields})
+
+
+def attempt(tier: str, *verdicts: Verdict, **fields: Any) -> Attempt:
+    return Attempt.model_validate({"tier": tier, "verdicts": verdicts, **fields})
+
+
+def evidence(*attempts: Attempt, feedback: tuple[Feedback, ...] = (), mode: str = "live") -> Evidence:
+    item = Interaction.model_validate({"id": "1", "ts": NOW, "mode": mode, "attempts": attempts, "feedback": feedback})
+    return evidence_of(item, TIERS)
+
+
+GOOD, BAD = verdict("check", True), verdict("check", False)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "feedback", "quality"),
+    [
+        pytest.param([], [], [UNKNOWN] * 3, id="nothing was tried"),
+        pytest.param([attempt("small")], [], [UNKNOWN] * 3, id="tried and never judged"),
+        pytest.param([attempt("small", GOOD)], [], [1, UNKNOWN, UNKNOWN], id="untried tiers stay unknown"),
+        pytest.param([attempt("small", BAD), attempt("large", GOOD)], [], [0, UNKNOWN, 1], id="a chain"),
+        pytest.param(
+            [attempt("small", error="timeout"), attempt("large", GOOD)],
+            [],
+            [UNKNOWN, UNKNOWN, 1],
+            id="an infrastructure error is no evidence",
+        ),
+        pytest.param(
+            [attempt("small", BAD, error="429")], [said("user", False)], [UNKNOWN] * 3, id="nor with verdicts on it"
+        ),
+        pytest.param([attempt("small", verdict("rule", True))], [], [UNKNOWN] * 3, id="a rule that passes is unknown"),
+        pytest.param(
+            [attempt("small", verdict("rule", None, 0.9))], [], [UNKNOWN] * 3, id="nor does a rule's score say more"
+        ),
+        pytest.param(
+            [attempt("small", verdict("rule", False))], [], [0, UNKNOWN, UNKNOWN], id="a rule that fails is 0"
+        ),
+        pytest.param(
+            [attempt("small", verdict("rule", False, 0.4))], [], [0, UNKNOWN, UNKNOWN], id="whatever its score"
+        ),
+        pytest.param([attempt("small", verdict("judge", True, 0.7))], [], [0.7, UNKNOWN, UNKNOWN], id="a score grades"),
+        pytest.param(
+            [attempt("small", verdict("judge"))], [], [UNKNOWN] * 3, id="a verdict that says nothing is unknown"
+        ),
+        pytest.param(
+            [attempt("small", verdict("rule", False))], [said("user", True)], [1, UNKNOWN, UNKNOWN], id="user over rule"
+        ),
+        pytest.param(
+            [attempt("small")],
+            [said("human", False), said("user", True, after_s=9)],
+            [0, UNKNOWN, UNKNOWN],
+            id="human over user, also when the user speaks later",
+        ),
+        pytest.param(
+            [attempt("small", verdict("verifier", False, 0.1))],
+            [said("user", True)],
+            [1, UNKNOWN, UNKNOWN],
+            id="user over verifier",
+        ),
+        pytest.param(
+            [attempt("small")],
+            [said("user", True), said("user", False, after_s=5)],
+            [0, UNKNOWN, UNKNOWN],
+            id="later words over earlier ones",
+        ),
+        pytest.param(
+            [attempt("small")],
+            [said("user", True, after_s=5), said("user", False)],
+            [1, UNKNOWN, UNKNOWN],
+            id="later by the clock, not by the place in the log",
+        ),
+        pytest.param(
+            [attempt("small")],
+            [said("user", True), said("user", None, after_s=5)],
+            [1, UNKNOWN, UNKNOWN],
+            id="silence overrules nothing",
+        ),
+        pytest.param(
+            [attempt("small", BAD), attempt("large")],
+            [said("user", True)],
+            [0, UNKNOWN, 1],
+            id="feedback without a tier is about the last answer",
+        ),
+        pytest.param(
+            [attempt("small", verdict("rule", False)), attempt("large", error="timeout")],
+            [said("user", True)],
+            [1, UNKNOWN, UNKNOWN],
+            id="the last answer, not the last attempt",
+        ),
+        pytest.param(
+            [attempt("small"), attempt("large")],
+            [said("user", False, tier="small")],
+            [0, UNKNOWN, UNKNOWN],
+            id="feedback about the tier it names",
+        ),
+        pytest.param(
+            [attempt("small", GOOD)], [said("user", False, tier="medium")], [1, UNKNOWN, UNKNOWN], id="never tried"
+        ),
+        pytest.param([attempt("gone", GOOD)], [], [UNKNOWN] * 3, id="a tier that left the ladder is left out"),
+    ],
+)
+def test_what_is_known_of_each_tier(attempts: list[Attempt], feedback: list[Feedback], quality: list[float]) -> None:
+    found = evidence(*attempts, feedback=tuple(feedback))
+    np.testing.assert_array_equal(found.quality, quality)
+
+
+@pytest.mark.parametrize("mode", ["live", "shadow", "audit"])
+def test_only_a_live_tier_ran_because_a_cheaper_one_was_refused(mode: str) -> None:
+    found = evidence(attempt("small", BAD), attempt("large", GOOD), mode=mode)
+    assert found.escalated.tolist() == [False, False, mode == "live"]
+
+
+def test_every_tier_after_a_refusal_was_escalated_to() -> None:
+    found = evidence(attempt("small", BAD), attempt("medium", BAD), attempt("large", GOOD))
+    assert found.escalated.tolist() == [False, True, True]
+
+
+def test_after_an_infrastructure_error_the_next_tier_was_not_escalated_to() -> None:
+    found = evidence(attempt("small", error="timeout"), attempt("large", GOOD))
+    assert found.escalated.tolist() == [False, False, False]
+
+
+def test_a_later_word_undoes_no_escalation() -> None:
+    found = evidence(attempt("small", BAD), attempt("large", GOOD), feedback=(said("human", True, tier="small"),))
+    assert found.escalated.tolist() == [False, False, True]
+    assert found.quality[0] == 1.0
+
+
+def test_costs_and_tokens_are_those_of_the_tiers_that_answered() -> None:
+    found = evidence(
+        attempt("small", cost_usd=0.1, output_tokens=7), attempt("large", error="500", cost_usd=0.3, output_tokens=2)
+    )
+    np.testing.assert_array_equal(found.cost_usd, [0.1, UNKNOWN, UNKNOWN])
+    np.testing.assert_array_equal(found.output_tokens, [7, UNKNOWN, UNKNOWN])
+
+
+VERDICTS = st.builds(
+    verdict,
+    st.sampled_from(["rule", "verifier", "user", "judge", "check", "human"]),
+    st.sampled_from([None, True, False]),
+    st.none() | st.floats(0, 1),
+)
+ATTEMPTS = st.lists(
+    st.builds(
+        lambda tier, verdicts, error: attempt(tier, *verdicts, error=error),
+        st.sampled_from([*TIERS, "gone"]),
+        st.lists(VERDICTS, max_size=3),
+        st.sampled_from([None, None, "timeout"]),
+    ),
+    max_size=5,
+)
+
+
+@given(ATTEMPTS, st.sampled_from(["live", "shadow", "audit"]))
+def test_a_tier_that_never_answered_is_unknown_and_qualities_are_in_the_unit_interval(
+    attempts: list[Attempt], mode: str
+) -> None:
+    found = evidence(*attempts, mode=mode)
+    for i, tier in enumerate(TIERS):
+        answered = [one for one in attempts if one.tier == tier and one.error is None]
+        if not any(one.verdicts for one in answered):
+            assert math.isnan(found.quality[i])
+        assert math.isnan(found.quality[i]) or 0 <= found.quality[i] <= 1
+    if (
+        attempts
+        and mode == "live"
+        and attempts[0].tier in TIERS
+        and len({one.tier for one in attempts}) == len(attempts)
+    ):
+        assert not found.escalated[TIERS.index(attempts[0].tier)]
