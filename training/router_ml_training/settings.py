@@ -19,8 +19,8 @@ class TrainingSettings(_Section):
     """`[training]`: how a model is learned from a log.
 
     `learners` compete; `test_share` and `tune_share` are the latest parts of the log, kept for the report and for the
-    choice of knobs; reports count a score as adequate from `adequate_bar` (models learn the score itself); interactions younger than `maturity_s` seconds wait
-    for their feedback.
+    choice of knobs; reports count a score as adequate from `adequate_bar` (models learn the score itself); interactions
+    younger than `maturity_s` seconds wait for their feedback.
     """
 
     seed: Annotated[int, Field(ge=0)] = 0
