@@ -37,7 +37,7 @@ def test_a_run_is_reported_with_its_data_its_model_and_its_choice(run: Run, repo
     assert report.router is run.assessment.router
     assert report.best_tier == "large"
     assert report.choice is run.trained.competition.choice
-    assert (report.data.n_train, report.data.n_test, report.data.simulated) == (300, 100, True)
+    assert (report.data.n_train, report.data.n_test, report.data.simulated) == (400, 100, True)
     assert report.data.first == datetime(2026, 1, 1, tzinfo=UTC)
     assert (report.model.learner, report.model.version) == (run.trained.learner, run.version)
     assert report.notes == ()

@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router_ml.errors import DataError
-from router_ml_training.dataset import Dataset
-from router_ml_training.encoder import Encoder, fit_encoder
+from router_ml_training.dataset import Dataset, joined
+from router_ml_training.encoder import fit_encoder
 from router_ml_training.evaluation.compare import Choice, one_standard_error
 from router_ml_training.learners import LEARNERS, SIMPLICITY
-from router_ml_training.learners.protocol import Learner
 from router_ml_training.splits import group_folds
-from router_ml_training.tasks import AdequacyModel, fit_adequacy
+from router_ml_training.tasks import AdequacyModel, cross_fit_adequacy, fit_adequacy
 
 __all__ = ["Competition", "compete", "log_loss"]
 
@@ -28,10 +27,17 @@ _FOLD_UP_TO = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Competition:
-    """All fitted candidates by learner name, and which one is kept and why."""
+    """All fitted candidates by learner name, and which one is kept and why.
+
+    `held_out` are the rows they were judged on and `adequacy` (m, K) what each said about rows it had not seen; the
+    policy is solved on them. `fitted` are the rows the models were fitted on.
+    """
 
     models: dict[str, AdequacyModel]
     choice: Choice
+    fitted: Dataset
+    held_out: Dataset
+    adequacy: dict[str, F64]
 
     @property
     def winner(self) -> AdequacyModel:
@@ -51,63 +57,50 @@ def compete(
     """Fit candidates and compare them by the log loss of what is known on rows they were not fitted on.
 
     The log loss is the one score that also works where most outcomes are unknown: it needs no outcome of a tier that
-    was not tried. Outcomes that are known because a cheaper tier failed are left out, or the pessimist would win. Up to
-    20,000 train rows it comes from four folds of them, beyond that from the tune rows.
+    was not tried. Outcomes that are known because a cheaper tier failed are left out, or the pessimist would win.
+
+    Up to 20,000 rows in all are too few to keep some back: models are fitted on all of them, and judged and calibrated
+    by four-fold cross-fitting. Beyond that they are fitted on the train rows, judged and calibrated on the tune rows.
 
     Args:
         train: Rows to learn from.
         tune: Rows to calibrate and compare on.
         learners: Names of candidates.
-        seed: For the learners.
+        seed: For the learners and the folds.
         num_threads: Threads a learner may use.
         on_start: Told the name of each candidate before it is fitted.
 
     Raises:
         DataError: When no outcome at all is known on the tune rows.
     """
-    known = np.flatnonzero(~np.isnan(tune.free_quality).all(axis=1))
-    if len(known) < 2:
+    if (~np.isnan(tune.free_quality).all(axis=1)).sum() < 2:
+        known = int((~np.isnan(tune.free_quality).all(axis=1)).sum())
         raise DataError(
-            f"only {len(known)} of the {len(tune)} interactions kept for tuning have a known outcome; "
+            f"only {known} of the {len(tune)} interactions kept for tuning have a known outcome; "
             "collect more feedback, or import a longer log"
         )
-    encoder = fit_encoder(train)
+    both = joined(train, tune)
+    folded = len(both) <= _FOLD_UP_TO and len(np.unique(both.group)) >= _FOLDS
+    fitted, held_out = (both, both) if folded else (train, tune)
+    encoder = fit_encoder(fitted)
+    fold = group_folds(fitted.group, _FOLDS, np.random.default_rng(seed))
     models: dict[str, AdequacyModel] = {}
-    losses: dict[str, F64] = {}
+    adequacy: dict[str, F64] = {}
     order = sorted(set(learners), key=_order)
-    folded = _folded(train, seed)
     for name in order:
         on_start(name)
         learner = LEARNERS.load(name)
-        models[name] = fit_adequacy(train, tune, encoder, learner, seed=seed, num_threads=num_threads)
-        losses[name] = np.concatenate(
-            [
-                _held_out_loss(learner, encoder, seen, unseen, seed=seed, num_threads=num_threads)
-                for seen, unseen in folded
-            ]
-            or [log_loss(models[name].predict(encoder.encode(tune.rows(known))), tune.free_quality[known])]
-        )
-    group = np.concatenate([unseen.group for _, unseen in folded] or [tune.group[known]])
-    return Competition(models, one_standard_error(losses, simplicity=order, groups=group))
-
-
-def _folded(train: Dataset, seed: int) -> list[tuple[Dataset, Dataset]]:
-    # A short log has too few tuning rows to tell learners apart, so every training row is judged once.
-    if len(train) > _FOLD_UP_TO:
-        return []
-    known = train.rows(np.flatnonzero(~np.isnan(train.free_quality).all(axis=1)))
-    fold = group_folds(known.group, _FOLDS, np.random.default_rng(seed))
-    parts = [(known.rows(fold != i), known.rows(fold == i)) for i in range(_FOLDS)]
-    every = [part for part in parts if len(part[1]) and not np.isnan(part[0].quality).all(axis=0).any()]
-    return every if len(every) == _FOLDS else []
-
-
-def _held_out_loss(
-    learner: Learner, encoder: Encoder, seen: Dataset, unseen: Dataset, *, seed: int, num_threads: int
-) -> F64:
-    nothing = seen.rows(np.zeros(0, np.int64))
-    model = fit_adequacy(seen, nothing, encoder, learner, seed=seed, num_threads=num_threads)
-    return log_loss(model.predict(encoder.encode(unseen)), unseen.free_quality)
+        if folded:
+            models[name], adequacy[name] = cross_fit_adequacy(
+                fitted, fold, encoder, learner, seed=seed, num_threads=num_threads
+            )
+        else:
+            models[name] = fit_adequacy(fitted, held_out, encoder, learner, seed=seed, num_threads=num_threads)
+            adequacy[name] = models[name].predict(encoder.encode(held_out))
+    judged = np.flatnonzero(~np.isnan(held_out.free_quality).all(axis=1))
+    losses = {name: log_loss(p[judged], held_out.free_quality[judged]) for name, p in adequacy.items()}
+    choice = one_standard_error(losses, simplicity=order, groups=held_out.group[judged])
+    return Competition(models, choice, fitted, held_out, adequacy)
 
 
 def log_loss(adequacy: F64, quality: F64) -> F64:

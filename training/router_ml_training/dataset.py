@@ -6,19 +6,18 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, vstack
 
 from router_ml.errors import DataError
 from router_ml.features import N_BUCKETS, FeatureBatch, Features, featurize, from_stored, stack, text_of
 from router_ml.schema import Interaction
 from router_ml_training.labels import Evidence, evidence_of
 
-__all__ = ["Dataset", "build_dataset"]
+__all__ = ["Dataset", "build_dataset", "joined"]
 
 F32: TypeAlias = NDArray[np.float32]
 F64: TypeAlias = NDArray[np.float64]
@@ -33,7 +32,6 @@ _PER_ROW = (
     "output_tokens",
     "group",
     "ts",
-    "audited",
 )
 _NOT_WORD = re.compile(r"\W+")
 
@@ -45,9 +43,8 @@ class Dataset:
     `dense` (n, D) float32 and `text` (n, N_BUCKETS) sparse float32 are the features; `quality`, `cost_usd` and
     `output_tokens` are (n, K) float64 with NaN for unknown; `escalated` (n, K) marks outcomes that are known because
     a cheaper tier failed. `group` (n,) int64 is equal for rows that must not be split (same session, same prompt), and
-    is the same number in every log;
-    `ts` (n,) float64 are seconds since 1970 (`dated` is false when some of them were made up);
-    `audited` (n,) marks rows on which every tier was run on purpose; `digest` identifies ids and evidence.
+    is the same number in every log; `ts` (n,) float64 are seconds since 1970 (`dated` is false when some of them were
+    made up); `digest` identifies ids and evidence.
     """
 
     tiers: tuple[str, ...]
@@ -60,7 +57,6 @@ class Dataset:
     output_tokens: F64
     group: NDArray[np.int64]
     ts: F64
-    audited: NDArray[np.bool_]
     digest: str
     simulated: bool
     dated: bool
@@ -98,6 +94,15 @@ class Dataset:
         return Features(self.dense[i], ids, self.text.data[start:end], float(self.input_tokens[i]))
 
 
+def joined(first: Dataset, second: Dataset) -> Dataset:
+    """Return the rows of two parts of one dataset, the first part's before the second's."""
+    both: dict[str, Any] = {}
+    for name in _PER_ROW:
+        parts = (getattr(first, name), getattr(second, name))
+        both[name] = vstack(parts, format="csr") if name == "text" else np.concatenate(parts)
+    return replace(first, **both)
+
+
 def build_dataset(interactions: Iterable[Interaction], tiers: Sequence[str]) -> Dataset:
     """Turn a log into arrays, one pass, one interaction at a time.
 
@@ -110,15 +115,14 @@ def build_dataset(interactions: Iterable[Interaction], tiers: Sequence[str]) -> 
     """
     features: list[Features] = []
     evidence: list[Evidence] = []
-    group, ts, audited = [], [], []
+    group, ts = [], []
     digest = hashlib.sha256()
     simulated, dated = False, True
     for item in interactions:
         features.append(from_stored(item.features) if item.features else featurize(item.to_request()))
         evidence.append(evidence_of(item, tiers))
         group.append(_stable_number(_group_key(item)))
-        ts.append(_seconds(item.ts))
-        audited.append(item.mode == "audit")
+        ts.append(item.ts.timestamp())
         simulated = simulated or bool(item.tags.get("simulated"))
         dated = dated and not item.tags.get("ts_assigned")
         digest.update(item.id.encode())
@@ -136,7 +140,6 @@ def build_dataset(interactions: Iterable[Interaction], tiers: Sequence[str]) -> 
         np.stack([one.output_tokens for one in evidence]),
         np.array(group, np.int64),
         np.array(ts),
-        np.array(audited, np.bool_),
         digest.hexdigest()[:16],
         simulated,
         dated,
@@ -182,7 +185,3 @@ def _group_key(item: Interaction) -> str:
 
 def _stable_number(key: str) -> int:
     return int.from_bytes(hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()[:8], "big", signed=True)
-
-
-def _seconds(ts: datetime) -> float:
-    return ts.timestamp()

@@ -127,7 +127,7 @@ def _train(tables: Sequence[OutcomeTable]) -> tuple[Trained, Dataset]:
 
 def _write(trained: Trained, dataset: Dataset, tables: Sequence[OutcomeTable], out: Path) -> None:
     rng = np.random.default_rng(1)
-    n_train = len(trained.split.train)
+    n_train = trained.n_fitted
     assessment = assess(trained.test, trained.policy, quality=_QUALITY, n_train=n_train, rng=rng)
     used = "; ".join(f"{t.models[0]} against {t.models[1]} on {len(t):,} prompts" for t in tables)
     draft = ManifestDraft(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from router_ml.errors import ParityError
 from router_ml.features import FeatureBatch
+from router_ml.graph import OUTPUTS, open_graph
 from router_ml.ladder import Ladder
 from router_ml.manifest import PriceUnit
 from router_ml_training.dataset import Dataset
@@ -82,7 +82,7 @@ def check_parity(
     Raises:
         ParityError: When a probability differs by more than 1e-5, or a decision flips.
     """
-    session = _session(graph)
+    session = open_graph(graph, "the exported graph")
     largest = token_gap = 0.0
     flipped = total = 0
     replay = _replayed(dataset, adequacy, n_rows, rng)
@@ -109,16 +109,9 @@ def check_parity(
     return report
 
 
-def _session(graph: bytes) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-
-
-def _run(session: ort.InferenceSession, batch: FeatureBatch) -> tuple[F64, F64]:
+def _run(session: Any, batch: FeatureBatch) -> tuple[F64, F64]:
     feed = {"dense": batch.dense, "ids": batch.ids, "counts": batch.counts}
-    adequacy, tokens = session.run(["adequacy", "output_tokens"], feed)
+    adequacy, tokens = session.run(list(OUTPUTS), feed)
     return np.asarray(adequacy, np.float64), np.asarray(tokens, np.float64)
 
 

@@ -27,10 +27,7 @@ _MARGIN = 1.0
 
 def expected_cost(dataset: Dataset, output_tokens: F64, ladder: Ladder) -> F64:
     """Return the cost the router would expect, USD, shape (n, K), from estimated input and expected output tokens."""
-    prices_in = np.array([tier.input_usd_per_mtok for tier in ladder])
-    prices_out = np.array([tier.output_usd_per_mtok for tier in ladder])
-    costs: F64 = (dataset.input_tokens[:, None] * prices_in + output_tokens * prices_out) / 1e6
-    return costs
+    return ladder.costs_usd(dataset.input_tokens[:, None], output_tokens)
 
 
 def filled_outcomes(dataset: Dataset, adequacy: F64, cost: F64) -> tuple[Outcomes, NDArray[np.int64]]:

@@ -15,7 +15,7 @@ from router_ml.manifest import PriceUnit
 from router_ml_training.candidates import Competition, compete
 from router_ml_training.dataset import Dataset
 from router_ml_training.export import ParityReport, check_parity, to_onnx
-from router_ml_training.frontier import feature_bounds, solve_frontier
+from router_ml_training.frontier import expected_cost, feature_bounds, solve_frontier
 from router_ml_training.scored import Scored, score_with_models
 from router_ml_training.settings import TrainingSettings
 from router_ml_training.splits import Split, split_rows
@@ -39,6 +39,11 @@ class Trained:
     graph: bytes
     parity: ParityReport
     test: Scored
+
+    @property
+    def n_fitted(self) -> int:
+        """How many rows the models were fitted on."""
+        return len(self.competition.fitted)
 
     @property
     def learner(self) -> str:
@@ -83,9 +88,12 @@ def learn(
         on_start=lambda name: progress(f"fitting '{name}'"),
     )
     model = competition.winner
-    tokens = fit_tokens(train, model.encoder)
+    tokens = fit_tokens(competition.fitted, model.encoder)
     progress("solving the policy")
-    policy = _policy(train, score_with_models(tune, model, tokens, ladder), ladder, price_unit)
+    held_out = competition.held_out
+    lengths = tokens.predict(model.encoder.encode(held_out))
+    judged = Scored(held_out, competition.adequacy[competition.choice.name], expected_cost(held_out, lengths, ladder))
+    policy = _policy(competition.fitted, judged, ladder, price_unit)
     progress("exporting, with the parity gate")
     graph = to_onnx(model, tokens)
     parity = check_parity(
@@ -98,8 +106,8 @@ def learn(
         price_unit=price_unit,
         rng=rng,
     )
-    held_out = score_with_models(test, model, tokens, ladder)
-    return Trained(ladder, split, by, competition, tokens, policy, graph, parity, held_out)
+    measured = score_with_models(test, model, tokens, ladder)
+    return Trained(ladder, split, by, competition, tokens, policy, graph, parity, measured)
 
 
 def _policy(train: Dataset, tune: Scored, ladder: Ladder, unit: PriceUnit) -> PolicySpec:

@@ -84,7 +84,7 @@ def train_bundle(
     trained = learn(dataset, ladder, settings, progress=progress)
     progress("measuring on held-out rows")
     rng = np.random.default_rng(settings.seed + 1)
-    assessment = assess(trained.test, trained.policy, quality=quality, n_train=len(trained.split.train), rng=rng)
+    assessment = assess(trained.test, trained.policy, quality=quality, n_train=trained.n_fitted, rng=rng)
     version = next_version(shelf, now)
     progress("recording the run")
     run_id = track(trained, assessment, dataset, version)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from router_ml.registry import did_you_mean
+from router_ml_training.learners import LEARNERS
 
 __all__ = ["MlflowSettings", "TrainingSettings"]
 
@@ -30,6 +33,15 @@ class TrainingSettings(_Section):
     adequate_bar: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
     maturity_s: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
     num_threads: Annotated[int, Field(ge=1)] = 1
+
+    @field_validator("learners")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in LEARNERS:
+                hint = did_you_mean(name, list(LEARNERS))
+                raise ValueError(f"no learner is called '{name}'{hint}; known: {', '.join(LEARNERS)}")
+        return names
 
     @model_validator(mode="after")
     def _something_is_left_to_learn_from(self) -> Self:

@@ -9,7 +9,7 @@ tier fails although the cheaper one does not.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -21,10 +21,11 @@ from router_ml_training.learners.calibration import Platt, fit_platt
 from router_ml_training.learners.protocol import Fit, Head, Learner
 from router_ml_training.onnx_graph import GraphBuilder
 
-__all__ = ["AdequacyModel", "TierModel", "TokenModel", "fit_adequacy", "fit_tokens", "forms"]
+__all__ = ["AdequacyModel", "TierModel", "TokenModel", "cross_fit_adequacy", "fit_adequacy", "fit_tokens", "forms"]
 
 F64: TypeAlias = NDArray[np.float64]
 F32: TypeAlias = NDArray[np.float32]
+Form: TypeAlias = Literal["marginal", "chained"]
 
 # A tier with fewer freely observed outcomes than this, and than a quarter of its escalated ones, is chained.
 _MIN_MARGINAL_ROWS = 200
@@ -38,7 +39,7 @@ _PRIOR_SLIP_ROWS = 20.0
 class TierModel:
     """One tier's calibrated head; `slip` is used by the chained form only."""
 
-    form: Literal["marginal", "chained"]
+    form: Form
     head: Head
     platt: Platt
     slip: float = 0.0
@@ -54,9 +55,17 @@ class AdequacyModel:
 
     def predict(self, design: Design) -> F64:
         """Return adequacy, shape (n, K)."""
+        return self.adequacy_of(self.logits(design))
+
+    def logits(self, design: Design) -> F64:
+        """Return the heads' uncalibrated logits, shape (n, K)."""
+        return np.stack([model.head.logit(design) for model in self.models], axis=1)
+
+    def adequacy_of(self, logits: F64) -> F64:
+        """Return the adequacy that logits (n, K) stand for: calibrated, and chained where the form says so."""
         columns: list[F64] = []
-        for model in self.models:
-            p = model.platt.probability(model.head.logit(design))
+        for t, model in enumerate(self.models):
+            p = model.platt.probability(logits[:, t])
             if model.form == "chained":
                 cheaper = columns[-1]
                 p = cheaper * (1.0 - model.slip) + (1.0 - cheaper) * p
@@ -117,17 +126,73 @@ def fit_adequacy(
         seed: For whatever the learner draws.
         num_threads: Threads the learner may use.
     """
-    design, held_out = encoder.encode(train), encoder.encode(tune)
-    models: list[TierModel] = []
-    for t in range(len(train.tiers)):
-        form = _form(train, t)
-        rows, other = _rows(train, t, form), _rows(tune, t, form)
-        target = train.quality[rows, t]
-        fit = Fit(design.rows(rows), target, np.ones(len(target)), train.group[rows], seed + t, num_threads)
-        head = learner(fit)
-        platt = fit_platt(head.logit(held_out.rows(other)), tune.quality[other, t])
-        models.append(TierModel(form, head, platt, _slip(train, t) if form == "chained" else 0.0))
-    return AdequacyModel(train.tiers, encoder, tuple(models))
+    work = _Work(train, encoder, encoder.encode(train), learner, _forms(train), seed, num_threads)
+    model = work.fit(np.arange(len(train)))
+    return _calibrated(model, model.logits(encoder.encode(tune)), tune)
+
+
+def cross_fit_adequacy(
+    data: Dataset, fold: NDArray[np.int64], encoder: Encoder, learner: Learner, *, seed: int, num_threads: int = 1
+) -> tuple[AdequacyModel, F64]:
+    """Fit on all rows, and calibrate on scores that every row got from models that had not seen it.
+
+    Args:
+        data: Rows to learn from.
+        fold: Fold of each row, (n,); rows that belong together share one.
+        encoder: Fitted on the same rows.
+        learner: The learner of every head.
+        seed: For whatever the learner draws.
+        num_threads: Threads the learner may use.
+
+    Returns:
+        The model, and the calibrated held-out adequacy of every row, (n, K).
+    """
+    work = _Work(data, encoder, encoder.encode(data), learner, _forms(data), seed, num_threads)
+    logits = np.zeros((len(data), len(data.tiers)))
+    for number in np.unique(fold):
+        unseen = np.flatnonzero(fold == number)
+        logits[unseen] = work.fit(np.flatnonzero(fold != number)).logits(work.design.rows(unseen))
+    model = _calibrated(work.fit(np.arange(len(data))), logits, data)
+    return model, model.adequacy_of(logits)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One learning problem: encoded rows, and how each tier is to be modelled."""
+
+    data: Dataset
+    encoder: Encoder
+    design: Design
+    learner: Learner
+    forms: tuple[Form, ...]
+    seed: int
+    num_threads: int
+
+    def fit(self, index: NDArray[np.int64]) -> AdequacyModel:
+        """Fit uncalibrated heads on some of the rows."""
+        part = self.data.rows(index)
+        models: list[TierModel] = []
+        for t, form in enumerate(self.forms):
+            rows = _rows(part, t, form)
+            fit = Fit(
+                self.design.rows(index[rows]),
+                part.quality[rows, t],
+                np.ones(len(rows)),
+                part.group[rows],
+                self.seed + t,
+                self.num_threads,
+            )
+            slip = _slip(self.data, t) if form == "chained" else 0.0
+            models.append(TierModel(form, self.learner(fit), Platt(1.0, 0.0), slip))
+        return AdequacyModel(self.data.tiers, self.encoder, tuple(models))
+
+
+def _calibrated(model: AdequacyModel, logits: F64, held_out: Dataset) -> AdequacyModel:
+    models = []
+    for t, one in enumerate(model.models):
+        rows = _rows(held_out, t, one.form)
+        models.append(replace(one, platt=fit_platt(logits[rows, t], held_out.quality[rows, t])))
+    return replace(model, models=tuple(models))
 
 
 def fit_tokens(train: Dataset, encoder: Encoder) -> TokenModel:
@@ -160,7 +225,11 @@ def forms(model: AdequacyModel) -> Mapping[str, str]:
     return {name: one.form for name, one in zip(model.tiers, model.models, strict=True)}
 
 
-def _form(data: Dataset, t: int) -> Literal["marginal", "chained"]:
+def _forms(data: Dataset) -> tuple[Form, ...]:
+    return tuple(_form(data, t) for t in range(len(data.tiers)))
+
+
+def _form(data: Dataset, t: int) -> Form:
     if t == 0:
         return "marginal"
     known = ~np.isnan(data.quality[:, t])

@@ -13,11 +13,10 @@ import numpy as np
 
 from router_ml.cli.output import emit
 from router_ml.errors import UsageError
-from router_ml_training.commands.ingest import parse_tiers
 from router_ml_training.demo.story import DemoOptions, run_demo
 from router_ml_training.learners import LEARNERS
 from router_ml_training.simulate import POLICIES
-from router_ml_training.simulate.outcomes import OutcomeTable, load_outcomes, outcome_table
+from router_ml_training.simulate.outcomes import OutcomeTable, load_outcomes, outcome_table, parse_tiers
 from router_ml_training.simulate.workload import generate
 
 __all__ = ["add_arguments", "run"]

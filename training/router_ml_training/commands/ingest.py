@@ -17,9 +17,10 @@ from router_ml.config import Config, load_config, parse_section
 from router_ml.errors import UsageError
 from router_ml_training.ingest import MAX_REJECTS, ingest
 from router_ml_training.settings import TrainingSettings
+from router_ml_training.simulate.outcomes import parse_tiers
 from router_ml_training.sources import SOURCES, SourceOptions
 
-__all__ = ["add_arguments", "parse_tiers", "run"]
+__all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,23 +75,6 @@ def _options(config: Config, args: argparse.Namespace) -> SourceOptions:
         adequate_bar=training.adequate_bar,
         ladder=None if args.source == "outcomes" else config.ladder,
     )
-
-
-def parse_tiers(text: str) -> dict[str, str]:
-    """Read `small=MODEL,large=MODEL`.
-
-    Raises:
-        UsageError: When it is not of that form, or names a tier twice.
-    """
-    tiers: dict[str, str] = {}
-    for part in text.split(","):
-        name, equals, model = (piece.strip() for piece in part.partition("="))
-        if not (name and equals and model):
-            raise UsageError(f"--tiers: expected small=MODEL,large=MODEL, got '{part.strip()}' in '{text}'")
-        if name in tiers:
-            raise UsageError(f"--tiers: the tier '{name}' is given twice")
-        tiers[name] = model
-    return tiers
 
 
 @contextmanager

@@ -215,11 +215,13 @@ def _measure(
     quiet = settings.exploration.model_copy(update={"up": 0.0})
     router = Router(bundle, settings.policy, quiet, settings.use_cases, settings.ladder)
     played = replay(router, future, rng=rng)
+    # The table orders its tiers by what they cost in all, the ladder by the price of a typical call.
+    column = np.array([ladder.index(name) for name in future.tiers])[played.column]
     strategy = measure(
         "router",
         quality=played.quality,
         cost=played.cost_usd,
-        column=played.column,
+        column=column,
         outcomes=measured.outcomes,
         rng=rng,
         escalated=played.escalated,
