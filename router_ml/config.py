@@ -48,7 +48,7 @@ class PolicySettings(_Section):
 
     quality: Annotated[float, Field(gt=0.0, le=1.0)] = 0.97
     safe_tier: str | None = None
-    max_attempts: Annotated[int, Field(ge=1, le=3)] = 2
+    max_attempts: Annotated[int, Field(ge=1, le=2)] = 2
 
 
 class ExplorationSettings(_Section):
@@ -69,7 +69,7 @@ class UseCase(_Section):
 
     ttft_ms: Annotated[float, Field(gt=0.0)] | None = None
     total_ms: Annotated[float, Field(gt=0.0)] | None = None
-    tiers: tuple[str, ...] | None = None
+    tiers: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
 
 
 class _TierEntry(_Section):
@@ -176,6 +176,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); pass a file with --config") from error
 
 
 def _overlay(raw: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
@@ -238,13 +240,15 @@ def _check_tier_names(file: _File, ladder: Ladder | None, where: str) -> None:
 
 
 def _explain(model: type[BaseModel], item: Mapping[str, Any], prefix: str) -> str:
-    path = prefix + "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in item["loc"]).lstrip(".")
+    path = (prefix + "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in item["loc"]).lstrip(".")).strip(".")
     if item["type"] == "extra_forbidden":
         known = _known_keys(model, item["loc"][:-1])
         return f"{path}: unknown key{did_you_mean(str(item['loc'][-1]), known)}; known here: {', '.join(known)}"
     if item["type"] == "missing":
         return f"{path}: missing"
     message = str(item["msg"])
+    if item["type"] == "value_error":  # our own sentence, which says what was found
+        return f"{path}: {message.removeprefix('Value error, ')}"
     hint = ""
     value = item["input"]
     if path.endswith("quality") and isinstance(value, int | float) and 1 < value <= 100:

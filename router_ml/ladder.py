@@ -142,15 +142,17 @@ class Ladder:
         """Return the cheapest tier whose upstream model has that name, or None."""
         return next((tier for tier in self.tiers if tier.model == model), None)
 
-    def costs_usd(self, input_tokens: float, output_tokens: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the expected cost of one call per tier.
+    def costs_usd(
+        self, input_tokens: float | NDArray[np.float64], output_tokens: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return the expected cost of one call per tier, of one request or of n.
 
         Args:
-            input_tokens: Expected prompt length in tokens.
-            output_tokens: Expected answer length per tier in tokens, shape (K,).
+            input_tokens: Expected prompt length in tokens, a number or shape (n, 1).
+            output_tokens: Expected answer length per tier in tokens, shape (K,) or (n, K).
 
         Returns:
-            USD per tier, shape (K,), float64.
+            USD per tier, float64, in the shape of `output_tokens`.
         """
         prices_in = np.array([tier.input_usd_per_mtok for tier in self.tiers])
         prices_out = np.array([tier.output_usd_per_mtok for tier in self.tiers])

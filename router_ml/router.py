@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from router_ml.errors import ConfigError, RequestError
 from router_ml.features import Features, featurize
 from router_ml.ladder import Ladder
 from router_ml.policy import Choice, Knobs, decide
+from router_ml.registry import did_you_mean
 from router_ml.schema import Answer, Decision, Plan, Request, Verdict
 from router_ml.shelf import Shelf
 
@@ -34,7 +35,7 @@ class Router:
         ladder: Prices, models and limits that replace the bundle's, tier by tier.
 
     Raises:
-        ConfigError: When ladder or safe tier name other tiers than the bundle was trained for.
+        ConfigError: When ladder, safe tier or a use case name other tiers than the bundle was trained for.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Router:
             if bounds is None
             else (np.array(bounds.low, np.float32), np.array(bounds.high, np.float32), bounds.max_outside)
         )
-        self._contexts = {name: _context(case) for name, case in use_cases.items()}
+        self._contexts = {name: _context(name, case, bundle) for name, case in use_cases.items()}
 
     @classmethod
     def load(cls, config: Config, path: Path | None = None) -> Router:
@@ -176,11 +177,8 @@ def _agreed(bundle: Bundle, ladder: Ladder | None) -> Ladder:
 
 
 def _knobs(bundle: Bundle, policy: PolicySettings, exploration: ExplorationSettings) -> Knobs:
-    names = bundle.ladder.names
-    if policy.safe_tier is not None and policy.safe_tier not in names:
-        raise ConfigError(
-            f"policy.safe_tier: the bundle {bundle.version} has no tier '{policy.safe_tier}'; tiers: {', '.join(names)}"
-        )
+    if policy.safe_tier is not None:
+        _require_tiers("policy.safe_tier", (policy.safe_tier,), bundle)
     return Knobs(
         quality=policy.quality,
         shadow_price=bundle.policy.shadow_price(policy.quality),
@@ -192,8 +190,19 @@ def _knobs(bundle: Bundle, policy: PolicySettings, exploration: ExplorationSetti
     )
 
 
-def _context(case: UseCase) -> Context:
+def _context(name: str, case: UseCase, bundle: Bundle) -> Context:
+    _require_tiers(f"use_cases.{name}.tiers", case.tiers or (), bundle)
     return Context(
         allowed=None if case.tiers is None else frozenset(case.tiers),
         latency_budget_ms=case.ttft_ms if case.total_ms is None else case.total_ms,
     )
+
+
+def _require_tiers(key: str, named: Sequence[str], bundle: Bundle) -> None:
+    known = bundle.ladder.names
+    for name in named:
+        if name not in known:
+            hint = did_you_mean(name, list(known))
+            raise ConfigError(
+                f"{key}: the bundle {bundle.version} has no tier '{name}'{hint}; tiers: {', '.join(known)}"
+            )

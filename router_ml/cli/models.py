@@ -7,6 +7,7 @@ import os
 from dataclasses import asdict
 from typing import Any
 
+from router_ml.cli.arguments import whole_number
 from router_ml.cli.output import emit, table
 from router_ml.config import load_config
 from router_ml.shelf import Shelf, ShelfEntry
@@ -21,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
     parser.add_argument(
         "--prune",
-        type=_count,
+        type=whole_number,
         metavar="KEEP",
         help="delete all but the KEEP newest bundles; never the champion, the one before it, or the default",
     )
@@ -40,13 +41,6 @@ def run(args: argparse.Namespace) -> int:
     }
     emit(args, record, _text(shelf, entries, deleted))
     return 0
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"expected 0 or more, got {value}")
-    return value
 
 
 def _record(entry: ShelfEntry) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from router_ml.cli.arguments import whole_number
 from router_ml.cli.output import emit, table
 from router_ml.config import load_config
 from router_ml.errors import RequestError, UsageError
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--body", metavar="FILE", help="an OpenAI chat body instead; - reads standard input")
     parser.add_argument("--quality", type=float, help="share of the best tier's quality to keep, in (0, 1]")
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="a bundle's folder (default: the one in service)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the exploration draw (default 0)")
+    parser.add_argument("--seed", type=whole_number, default=0, help="seed of the exploration draw (default 0)")
     parser.add_argument("--explain", action="store_true", help="list adequacy, expected cost and utility per tier")
     for name in ("use-case", "tenant", "feature"):
         parser.add_argument(f"--{name}", metavar="NAME", help=f"the request's {name.replace('-', ' ')}")

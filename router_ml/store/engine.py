@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ __all__ = ["connect", "explained", "parse_url", "shown"]
 
 # How long a writer waits for another one before it gives up; `?timeout=` in the URL overrides it.
 LOCK_TIMEOUT_S = 5.0
-CONNECT_TIMEOUT_S = 5
+CONNECT_TIMEOUT_S = 5.0
 
 # What a database says, and what to do about it; the first that matches.
 _ADVICE = (
@@ -61,15 +62,16 @@ def connect(url: URL) -> Engine:
     """Prepare the engine of a database; nothing is contacted yet.
 
     Raises:
-        ConfigError: When the URL names an unknown dialect or driver.
+        ConfigError: When the URL names an unknown dialect or driver, or a timeout that is no number.
         MissingExtra: When the driver of the database is not installed.
     """
     arguments: dict[str, Any] = {}
     if url.get_backend_name() == "sqlite":
-        if "timeout" not in url.query:
-            arguments["timeout"] = LOCK_TIMEOUT_S
+        arguments["timeout"] = _seconds(url, "timeout", LOCK_TIMEOUT_S)
+        url = url.difference_update_query(["timeout"])
     elif url.drivername in ("postgresql", "postgresql+psycopg", "postgresql+psycopg2"):
-        arguments["connect_timeout"] = int(str(url.query.get("connect_timeout", CONNECT_TIMEOUT_S)))
+        arguments["connect_timeout"] = int(_seconds(url, "connect_timeout", CONNECT_TIMEOUT_S))
+        url = url.difference_update_query(["connect_timeout"])
     try:
         # Parameters hold prompt text: they never appear in an error.
         engine = create_engine(url, connect_args=arguments, hide_parameters=True, pool_pre_ping=True)
@@ -83,6 +85,17 @@ def connect(url: URL) -> Engine:
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _seconds(url: URL, name: str, default: float) -> float:
+    given = url.query.get(name, default)
+    try:
+        seconds = float(given) if isinstance(given, str | float) else math.nan
+    except ValueError:
+        seconds = math.nan
+    if not 0.0 <= seconds < math.inf:
+        raise ConfigError(f"[store] url: {name}: expected a number of seconds, got {given!r}")
+    return seconds
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:  # the driver's own connection

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -28,6 +29,8 @@ from router_ml_serving.telemetry import CountRequests, Telemetry
 from router_ml_serving.upstream import HttpUpstream, Upstream
 
 __all__ = ["CONFIG_ENV", "app_from_environment", "create_app"]
+
+log = logging.getLogger(__name__)
 
 # How worker processes learn which file to read; without two underscores it overrides no key.
 CONFIG_ENV = "ROUTER_ML_CONFIG"
@@ -81,7 +84,17 @@ def create_app(
         admin_key=environ.get(settings.admin_key_env) or None,
         started=clock(),
     )
+    _warn_of_unreachable_tiers(config, environ)
     return _application(service, store)
+
+
+def _warn_of_unreachable_tiers(config: Config, environ: Mapping[str, str]) -> None:
+    # The service starts all the same: for decisions alone, no upstream is needed.
+    for tier in config.ladder or ():
+        if tier.base_url is None:
+            log.warning("tier_without_base_url", extra={"tier": tier.name})
+        elif tier.api_key_env is not None and not environ.get(tier.api_key_env):
+            log.warning("tier_key_not_set", extra={"tier": tier.name, "variable": tier.api_key_env})
 
 
 def app_from_environment() -> FastAPI:

@@ -65,7 +65,7 @@ class RouterHolder:
                 return False
             try:
                 router = self._tested(path)
-            except RouterError:
+            except Exception:
                 self._refused = path
                 self._telemetry.reload("refused")
                 raise
@@ -95,6 +95,8 @@ class RouterHolder:
                     log.warning("bundle_refused", extra={"reason": said, "still_serving": serving})
             except OSError as error:
                 log.warning("champion_unreadable", extra={"reason": str(error)})
+            except Exception:  # outermost loop: whatever one bundle does, the next one is looked at
+                log.exception("reload_failed")
 
     def _tested(self, path: Path) -> Router:
         # A bundle that loads may still not decide: two requests go through before anyone's does.

@@ -93,12 +93,12 @@ class StreamedReply(Response):
             headers = router_headers(self._exchange.facts())
             await reply_to(result.error, headers)(scope, receive, send)
             return
-        await self._start(send, result)
         if result.error is not None:
             await send(_body(_error_event(result.error)))
         elif isinstance(result.reply, OpenStream):
             await self._pass_through(send, result, result.reply)
         else:
+            await self._start(send, result)
             raw: Any = result.reply  # the bytes of a held stream
             await send(_body(facts_in_first_event(raw, self._exchange.facts(result.attempt)) or raw))
         await send(_body(b"", more=False))
@@ -120,6 +120,8 @@ class StreamedReply(Response):
         error: UpstreamError | None = None
         cancelled = True
         try:
+            # In here, so that a client that is gone already leaves a closed call with its bill behind.
+            await self._start(send, result)
             facts = self._exchange.facts(result.attempt)
             error = await _forward(_whole_lines(stream), lambda piece: send(_body(piece)), facts)
             cancelled = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from router_ml.ladder import Tier
 from router_ml_serving.settings import ServingSettings
 
 __all__ = ["HttpUpstream", "RefusedByUpstream", "Reply", "Upstream"]
+
+log = logging.getLogger(__name__)
 
 # What an upstream says about limits and its own request id is of use to the client; the rest is between the two of us.
 _FORWARDED = ("retry-after", "x-request-id", "x-ratelimit-", "openai-")
@@ -126,18 +129,23 @@ class HttpUpstream:
 
 @contextmanager
 def _named_errors(tier: Tier) -> Iterator[None]:
-    # Messages of aiohttp may hold URLs with credentials: only the kind of failure is told.
+    # Messages of aiohttp may hold URLs with credentials: only the kind of failure and the host are told.
     try:
         yield
     except TimeoutError as error:
-        raise UpstreamError(f"tier '{tier.name}' did not answer in time", kind="timeout") from error
+        raise _failure(tier, "timeout", "did not answer in time") from error
     except aiohttp.ClientConnectorError as error:
-        raise UpstreamError(f"tier '{tier.name}' cannot be reached", kind="connect") from error
+        raise _failure(tier, "connect", f"cannot be reached at {error.host}:{error.port}") from error
     except (aiohttp.ServerConnectionError, aiohttp.ClientOSError, aiohttp.ClientPayloadError) as error:
-        raise UpstreamError(f"tier '{tier.name}' broke off its answer", kind="reset") from error
+        raise _failure(tier, "reset", "broke off its answer") from error
     except aiohttp.ClientError as error:
-        message = f"tier '{tier.name}' does not speak the expected protocol ({type(error).__name__})"
-        raise UpstreamError(message, kind="protocol") from error
+        message = f"does not speak the expected protocol ({type(error).__name__})"
+        raise _failure(tier, "protocol", message) from error
+
+
+def _failure(tier: Tier, kind: str, said: str) -> UpstreamError:
+    log.warning("upstream_failed", extra={"tier": tier.name, "kind": kind})
+    return UpstreamError(f"tier '{tier.name}' {said}", kind=kind)
 
 
 def _refusal(tier: Tier, status: int, body: bytes, headers: Mapping[str, str]) -> UpstreamError:

@@ -114,8 +114,8 @@ def read_chat(body: Json, headers: Iterable[tuple[bytes, bytes]] = ()) -> Chat:
     max_tokens = _optional(body, "max_completion_tokens", int)
     if max_tokens is None:
         max_tokens = _optional(body, "max_tokens", int)
-    if max_tokens is not None and max_tokens < 0:
-        raise RequestError(f"max_tokens must not be negative, got {max_tokens}", param="max_tokens")
+    if max_tokens is not None and not 0 <= max_tokens < 2**63:
+        raise RequestError(f"max_tokens must not be negative or beyond 64 bits, got {max_tokens}", param="max_tokens")
     request = Request(
         messages=_messages(body),
         tools=_tools(body),

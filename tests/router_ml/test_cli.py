@@ -75,7 +75,8 @@ def test_without_a_command_the_help_goes_to_stderr_and_the_code_is_usage(capsys:
         (["--json", "models"], "unrecognized arguments: --json"),
         (["models", "--unheard-of"], "unrecognized arguments: --unheard-of"),
         (["models", "--prune", "-1"], "expected 0 or more, got -1"),
-        (["models", "--prune", "many"], "invalid"),
+        (["models", "--prune", "many"], "expected a whole number, got 'many'"),
+        (["route", "hi", "--seed", "-1"], "expected 0 or more, got -1"),
         (["promote"], "version"),
     ],
 )

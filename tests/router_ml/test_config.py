@@ -93,6 +93,8 @@ def test_the_environment_lies_over_the_file(file: Path) -> None:
             ["policy.safe_tier: no tier is called 'larg' (did you mean 'large'?)"],
         ),
         ('[use_cases.x]\ntiers = ["tiny"]' + TIERS, ["use_cases.x.tiers: no tier is called 'tiny'"]),
+        ("[use_cases.x]\ntiers = []", ["use_cases.x.tiers: ", "at least 1 item"]),
+        ("[policy]\nmax_attempts = 3", ["policy.max_attempts: ", "less than or equal to 2"]),
         ("[policy", ["not valid TOML"]),
     ],
 )
@@ -103,6 +105,11 @@ def test_a_mistake_is_explained_with_file_key_and_what_was_expected(file: Path, 
     assert str(caught.value).startswith(str(file))
     for message in messages:
         assert message in str(caught.value)
+
+
+def test_a_folder_is_no_configuration(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be read \(Is a directory\); pass a file"):
+        load_config(tmp_path, {})
 
 
 def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path: Path, file: Path) -> None:

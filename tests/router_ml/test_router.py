@@ -182,6 +182,11 @@ def test_a_safe_tier_that_the_bundle_does_not_have_is_refused(make_bundle: Make)
         router_of(make_bundle(), policy=PolicySettings(safe_tier="huge"))
 
 
+def test_a_use_case_whose_tiers_the_bundle_does_not_have_is_refused(make_bundle: Make) -> None:
+    with pytest.raises(ConfigError, match=r"use_cases\.chat\.tiers: .* has no tier 'smal' \(did you mean 'small'\?\)"):
+        router_of(make_bundle(), use_cases={"chat": UseCase(tiers=("smal",))})
+
+
 def test_judging_tells_what_a_rule_found_and_nothing_else(make_bundle: Make) -> None:
     router = router_of(make_bundle())
     verdict = router.judge(SHORT, Answer("", "stop"))

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, create_engine
 
-from router_ml.errors import StoreError
+from router_ml.errors import ConfigError, StoreError
 from router_ml.schema import Feedback, Interaction
 from router_ml.store import open_store
 from router_ml.store.migrations import MIGRATIONS, migrate
@@ -123,6 +123,12 @@ def test_a_file_of_a_newer_release_is_refused(tmp_path: Path) -> None:
         file.execute("UPDATE meta SET value = '7'")
     with pytest.raises(StoreError, match=rf"events\.db: a newer release wrote it \(schema 7, .* {len(MIGRATIONS)}\)"):
         open_store(f"sqlite:///{path}")
+
+
+@pytest.mark.parametrize("url", ["sqlite:///{0}/x.db?timeout=soon", "postgresql://h/d?connect_timeout=soon"])
+def test_a_timeout_that_is_no_number_says_so(tmp_path: Path, url: str) -> None:
+    with pytest.raises(ConfigError, match="timeout: expected a number of seconds, got 'soon'"):
+        open_store(url.format(tmp_path))
 
 
 def test_a_missing_folder_says_so(tmp_path: Path) -> None:

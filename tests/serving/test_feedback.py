@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
-import time
+import threading
+from contextlib import closing
 
 import pytest
 
@@ -82,7 +84,6 @@ def test_acknowledged_feedback_survives_a_kill(start_service, call):
     with open_store(f"sqlite:///{service.home / 'events.db'}") as store:
         found = [one for one in store.scan() if one.id == decision_id]
     assert found[0].feedback[0].adequate is False
-    time.sleep(0)
     again = start_service(home=service.home)
     assert again.recorded(decision_id).feedback[0].adequate is False
 
@@ -105,3 +106,14 @@ def test_the_command_says_what_is_wrong(service):
     assert (done.returncode, "did you mean 'small'" in done.stderr) == (2, True)
     away = command(service, "x", "--adequate", "--url", "http://127.0.0.1:9")
     assert (away.returncode, "cannot be reached" in away.stderr) == (1, True)
+    with closing(socket.create_server(("127.0.0.1", 0))) as other:
+        threading.Thread(target=greet, args=(other,), daemon=True).start()
+        wrong = command(service, "x", "--adequate", "--url", f"http://127.0.0.1:{other.getsockname()[1]}")
+    assert (wrong.returncode, "is not `router-ml serve`" in wrong.stderr) == (1, True)
+
+
+def greet(listener):
+    connection, _ = listener.accept()
+    with connection:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.0 200 OK\r\ncontent-length: 5\r\n\r\nhello")

@@ -40,7 +40,7 @@ def test_a_decision_is_recorded_without_attempts(route, service):
     record = service.recorded(decision["decision_id"])
     assert record.attempts == ()
     assert record.propensity == decision["propensity"]
-    assert (record.tenant, record.tags) == ("acme", {"ticket": 7})
+    assert (record.tenant, record.tags) == ("acme", {"ticket": 7, "decided_tier": decision["tier"]})
     assert record.policy_version == "one"
 
 

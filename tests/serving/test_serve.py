@@ -5,7 +5,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import threading
 import time
 from contextlib import closing, suppress
@@ -91,6 +90,19 @@ def test_a_mistake_in_the_configuration_is_explained_and_nothing_starts(service,
     assert "Traceback" not in done.stderr
 
 
+def test_a_wrong_option_is_explained(service):
+    done = run_serve(service, "--port", "99999")
+    assert (done.returncode, "--port: " in done.stderr, "Traceback" in done.stderr) == (2, True, False)
+
+
+def test_workers_do_not_start_with_a_champion_that_cannot_be_used(service, tmp_path):
+    (tmp_path / "champion").write_text("nothing\n")
+    done = run_serve(service, "--port", "0", "--workers", "2", env={"ROUTER_ML_MODELS_DIR": str(tmp_path)})
+    assert done.returncode == 1
+    assert "names 'nothing', which is not on the shelf" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_taken_port_is_explained(service):
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = str(taken.getsockname()[1])
@@ -107,4 +119,3 @@ def test_settings_are_checked():
     with pytest.raises(ConfigError, match="stream_adequacy"):
         serving_settings(config)
     assert serving_settings(load_config(None, {})).host == "127.0.0.1"
-    assert sys.version_info >= (3, 11)

@@ -1,5 +1,6 @@
 """Streamed answers through real processes: passed through, held and judged, broken off, given up."""
 
+import asyncio
 import http.client
 import json
 import time
@@ -8,6 +9,13 @@ from urllib.parse import urlsplit
 
 import openai
 import pytest
+
+from router_ml.ladder import Ladder, Tier
+from router_ml.schema import Decision, Plan
+from router_ml_serving.cascade import Limits
+from router_ml_serving.exchange import Exchange
+from router_ml_serving.streaming import StreamedReply
+from router_ml_serving.wire import read_chat
 
 
 @pytest.fixture(scope="module")
@@ -197,3 +205,36 @@ def test_a_client_that_hangs_up_cancels_the_upstream_and_is_recorded(either, ups
         cancelled += [sent for sent in upstream.calls() if sent["cancelled"]]
     assert after == before + 1
     assert cancelled
+
+
+def test_a_client_that_is_gone_before_the_headers_leaves_a_closed_call_with_its_bill():
+    tier = Tier(name="small", model="mini", input_usd_per_mtok=1.0, output_usd_per_mtok=1.0)
+    dear = tier.model_copy(update={"name": "large", "output_usd_per_mtok": 2.0})
+    chat = read_chat({"stream": True, "messages": [{"role": "user", "content": "Hello"}]})
+    decision = Decision("d", "small", "mini", Plan("small"), "v", {}, {}, {"small": 1.0}, 1.0, 0.0, False, "asked for")
+    closed, recorded = [], []
+
+    class Upstream:
+        async def stream(self, tier, body):
+            try:
+                while True:
+                    yield b'data: {"choices": [{"index": 0, "delta": {"content": "Hi"}}]}\n\n'
+            finally:
+                closed.append(tier.name)
+
+    async def serve():
+        limits = Limits(1, None, time.perf_counter)
+        exchange = Exchange(
+            chat, decision, None, Ladder.of([tier, dear]), Upstream(), limits, time.perf_counter(), recorded.append
+        )
+        await StreamedReply(exchange, through=True, keepalive_s=1.0)({"type": "http"}, asyncio.Event().wait, refuse)
+
+    asyncio.run(serve())
+    (attempt,) = recorded[0].attempts
+    assert closed == ["small"]
+    assert (attempt.finish_reason, attempt.error) == ("cancelled", "cancelled")
+    assert attempt.cost_usd > 0
+
+
+async def refuse(message):
+    raise ConnectionResetError

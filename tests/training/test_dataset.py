@@ -126,10 +126,6 @@ def test_a_log_is_simulated_when_a_row_says_so_and_dated_when_every_row_has_a_ti
     assert not mixed.dated
 
 
-def test_audited_rows_are_marked() -> None:
-    assert build_dataset([pair(mode="audit")[0], pair()[1]], TIERS).audited.tolist() == [True, False]
-
-
 def test_an_empty_log_is_refused() -> None:
     with pytest.raises(DataError, match="the log holds no interaction"):
         build_dataset([], TIERS)

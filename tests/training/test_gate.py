@@ -93,6 +93,19 @@ def test_better_probabilities_do_not_excuse_worse_choices(champion: Bundle, worl
     assert "its choices are worth" in report.reason
 
 
+def test_requests_of_one_session_count_as_one(train: Callable[..., Run], champion: Bundle, world: Any) -> None:
+    run = train(world.dataset(900, 5))
+    test = run.trained.test
+    alone, together = (
+        compare(replace(test, dataset=replace(test.dataset, group=group)), champion, world.ladder, shadow_price=PRICE)
+        for group in (np.arange(len(test.dataset)), np.argsort(np.argsort(test.adequacy[:, 0])) // 20)
+    )
+    assert alone.loss is not None
+    assert together.loss is not None
+    assert together.loss.mean == alone.loss.mean
+    assert together.loss.standard_error != pytest.approx(alone.loss.standard_error, rel=0.02)
+
+
 def test_too_few_judged_rows_keep_the_champion(champion: Bundle, world: Any) -> None:
     few = score_with_bundle(world.dataset(MIN_ROWS - 1, 4), champion, world.ladder)
     report = compare(few, champion, world.ladder, shadow_price=PRICE)

@@ -35,6 +35,7 @@ def test_the_environment_reaches_the_section() -> None:
         ({"test_share": 1.0}, r"training\.test_share"),
         ({"test_share": 0.5, "tune_share": 0.5}, "leaves no rows to train on"),
         ({"adequate_bar": 90}, r"training\.adequate_bar"),
+        ({"learners": ["gbtd"]}, r"training\.learners: no learner is called 'gbtd' \(did you mean 'gbdt'\?\)"),
         ({"learners": []}, r"training\.learners"),
         ({"num_threads": 0}, r"training\.num_threads"),
         ({"maturity_s": float("nan")}, r"training\.maturity_s"),

@@ -128,7 +128,7 @@ def build_dataset(interactions: Iterable[Interaction], tiers: Sequence[str]) -> 
         digest.update(item.id.encode())
         digest.update(evidence[-1].quality.tobytes())
     if not features:
-        raise DataError("the log holds no interaction; check the source and its reject file")
+        raise DataError("the log holds no interaction: it is empty, or everything in it was left out")
     dataset = Dataset(
         tuple(tiers),
         np.stack([one.dense for one in features]),

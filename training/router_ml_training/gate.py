@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from router_ml.bundle import Bundle
 from router_ml.ladder import Ladder
 from router_ml_training.candidates import log_loss
+from router_ml_training.evaluation.compare import standard_error
 from router_ml_training.evaluation.curves import choose
 from router_ml_training.scored import Scored, score_with_bundle
 
@@ -79,7 +80,8 @@ def compare(challenger: Scored, champion: Bundle | None, ladder: Ladder, *, shad
         return GateReport(False, f"{reason}: collect more feedback", version, len(known))
     theirs = score_with_bundle(test, champion, ladder)
     loss = _difference(
-        log_loss(challenger.adequacy[known], quality[known]) - log_loss(theirs.adequacy[known], quality[known])
+        log_loss(challenger.adequacy[known], quality[known]) - log_loss(theirs.adequacy[known], quality[known]),
+        test.group[known],
     )
     regret = _regret(challenger, theirs, shadow_price)
     faults = []
@@ -99,9 +101,10 @@ def _regret(mine: Scored, theirs: Scored, price: float) -> Difference:
     value = outcomes.quality - price * outcomes.cost
     everyone = np.arange(len(rows))
     ours, other = (value[everyone, choose(side.adequacy[rows], side.cost_usd[rows], price)] for side in (mine, theirs))
-    return _difference(other - ours)
+    return _difference(other - ours, mine.dataset.group[rows])
 
 
-def _difference(values: F64) -> Difference:
-    error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("inf")
+def _difference(values: F64, group: NDArray[np.int64]) -> Difference:
+    # Requests of one session succeed and fail together: they count as one.
+    error = standard_error(values, group) if len(np.unique(group)) > 1 else float("inf")
     return Difference(float(values.mean()), error)

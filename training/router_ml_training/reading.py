@@ -92,6 +92,8 @@ def _readable(rows: Iterator[Interaction], logs: Sequence[Log], counts: _Counts)
             f"{counts.rejected} of {counts.read + counts.rejected} rows of {', '.join(map(str, logs))} cannot be read "
             f"(first: {counts.first_reason}); run `router-ml ingest` to see them all"
         )
+    if counts.read == 0:
+        raise DataError(f"{', '.join(map(str, logs))}: the log holds no interaction")
 
 
 def _ripe(rows: Iterator[Interaction], ripe_before: datetime | None, progress: Progress) -> Iterator[Interaction]:

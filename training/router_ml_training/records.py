@@ -17,9 +17,9 @@ from router_ml_training.pipeline import Run, Tracker
 from router_ml_training.reporting import data_facts, report_data
 from router_ml_training.settings import MlflowSettings, TrainingSettings
 from router_ml_training.tasks import forms
-from router_ml_training.tracking import DataRecord, TrainingRecord, log_training
+from router_ml_training.tracking import DataRecord, TrainingRecord, log_training, set_alias
 
-__all__ = ["mlflow_tracker", "report_of_run"]
+__all__ = ["mlflow_tracker", "name_champion", "report_of_run"]
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +63,19 @@ def mlflow_tracker(settings: MlflowSettings, training: TrainingSettings, now: da
             return None
 
     return track
+
+
+def name_champion(run_id: str | None, settings: MlflowSettings) -> None:
+    """Point MLflow's alias `champion` at the run whose bundle was promoted (None: it was not recorded there).
+
+    The shelf has switched already: when MLflow cannot be reached, a warning says so and nothing else happens.
+    """
+    if run_id is None:
+        return
+    try:
+        set_alias("champion", run_id, settings=settings)
+    except RouterError as error:
+        _log.warning("MLflow's alias 'champion' stays where it was: %s", error)
 
 
 def _report(

@@ -48,6 +48,7 @@ def report_data(
         data=data,
         model=model,
         notes=(*notes, *_cautions(assessment)),
+        estimated=assessment.estimated,
     )
 
 
@@ -62,6 +63,15 @@ def data_facts(dataset: Dataset, assessment: Assessment, description: str) -> Da
         first=datetime.fromtimestamp(float(times.min()), UTC) if times.size else None,
         last=datetime.fromtimestamp(float(times.max()), UTC) if times.size else None,
         simulated=dataset.simulated,
+    )
+
+
+def _escalation_note(assessment: Assessment) -> tuple[str, ...]:
+    if not assessment.router.escalation_rate:
+        return ()
+    return (
+        "The operating point includes escalations: a poor answer that a rule recognised was replaced by the dearer "
+        "tier's, both paid for. The curve is of first answers alone, so the point may lie above it.",
     )
 
 
@@ -84,7 +94,7 @@ def _pictures(assessment: Assessment, *, simulated: bool) -> tuple[Picture, ...]
             baselines={name: assessment.baselines[name] for name in ("prompt_length", "oracle")},
             operating=(router.cost_usd, router.quality),
             target=assessment.quality,
-            note=f"asked to keep {assessment.quality:.0%}",
+            note=f"in service: asked for {100 * assessment.quality:.4g} %",
             simulated=simulated,
         )
     ]
@@ -114,7 +124,7 @@ def _pictures(assessment: Assessment, *, simulated: bool) -> tuple[Picture, ...]
 
 def _cautions(assessment: Assessment) -> tuple[str, ...]:
     if not assessment.estimated:
-        return ()
+        return _escalation_note(assessment)
     return (
         f"Only {assessment.n_known} test requests have a known outcome for every tier, so the outcomes of untried "
         "tiers are the model's own estimates here. Audit a random share of requests to replace them by facts.",

@@ -7,6 +7,7 @@ import json
 import os
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from typing import Any
 
 from router_ml.cli.output import emit
@@ -54,14 +55,23 @@ def _post(url: str, body: dict[str, Any], key: str | None) -> dict[str, Any]:  #
     request = urllib.request.Request(f"{url.rstrip('/')}/v1/feedback", json.dumps(body).encode(), headers)  # noqa: S310
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:  # noqa: S310  checked above
-            answer: dict[str, Any] = json.load(response)
-            return answer
+            return _answer(response.read())
     except urllib.error.HTTPError as error:
         with error:
             raise UsageError(f"{url}: {_message(error)}") from error
+    except (ValueError, HTTPException) as error:
+        raise RouterError(f"{url}: what answers there is not `router-ml serve`; check --url") from error
     except OSError as error:
         reason = getattr(error, "reason", error)
         raise RouterError(f"{url}: cannot be reached ({reason}); is `router-ml serve` running there?") from error
+
+
+def _answer(raw: bytes) -> dict[str, Any]:
+    answer = json.loads(raw)
+    if not isinstance(answer, dict) or not {"recorded", "feedback_id"} <= answer.keys():
+        message = "not the answer to feedback"
+        raise ValueError(message)
+    return answer
 
 
 def _message(error: urllib.error.HTTPError) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
-from router_ml.config import load_config
+from router_ml.config import load_config, parse_section
 from router_ml.errors import UsageError
 from router_ml.store import open_store
 from router_ml_serving import logs
@@ -46,15 +46,19 @@ def run(args: argparse.Namespace) -> int:
     path = Path(args.config) if args.config else None
     config = load_config(path, os.environ)
     given = {name: value for name in ("host", "port", "workers") if (value := getattr(args, name)) is not None}
-    settings = ServingSettings.model_validate({**serving_settings(config).model_dump(), **given})
+    settings = serving_settings(config)
+    settings = parse_section(ServingSettings, {**settings.model_dump(), **given}, where="command line", prefix="--")
     logs.configure()
     listener = _listen(settings)
     _exit_cleanly()
+    # With workers too: what is wrong is said once and here. A worker that cannot start is started again for ever.
+    store = open_store(config.store.url)
+    app = create_app(settings, config, store=store)
     if settings.workers == 1:
-        app = create_app(settings, config, store=open_store(config.store.url))
         server = _Server(uvicorn.Config(app, **_options(settings)))
         server.run(sockets=[listener])
         return 0 if server.started else 1
+    store.close()
     if path is not None:
         os.environ[CONFIG_ENV] = str(path.resolve())
     factory = "router_ml_serving.app:app_from_environment"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from router_ml.cli.arguments import whole_number
 from router_ml.cli.output import emit
 from router_ml.errors import UsageError
 from router_ml_training.demo.story import DemoOptions, run_demo
@@ -38,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--live", type=int, default=400, help="requests sent to the service (default: %(default)s)")
     parser.add_argument("--quality", type=float, default=0.97, help="share of the best tier's quality to keep")
     parser.add_argument("--audit", type=float, default=0.1, help="share of the past on which every tier was run")
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same demo (default: %(default)s)")
+    parser.add_argument("--seed", type=whole_number, default=0, help="same seed, same demo (default: %(default)s)")
     parser.add_argument("--dir", type=Path, default=Path("demo-output"), help="where its files go; emptied first")
 
 
@@ -50,10 +51,11 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--quality: expected a share in (0, 1], got {args.quality:g}")
     if args.n < _FEWEST:
         raise UsageError(f"--n: at least {_FEWEST} requests are needed to show anything, got {args.n}")
+    if not 0.0 <= args.audit <= 1.0:
+        raise UsageError(f"--audit: expected a share from 0 to 1, got {args.audit:g}")
     if args.live < _FEWEST_LIVE:
         raise UsageError(f"--live: at least {_FEWEST_LIVE} requests are needed, got {args.live}")
     say = _narrator()
-    _empty(args.dir)
     if args.outcomes:
         tiers = parse_tiers(args.tiers)
         table = load_outcomes(args.outcomes, tiers)
@@ -61,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         table = _workload(args.n, args.seed, say)
         described = f"simulated workload of {args.n:,} requests, seed {args.seed}"
+    _empty(args.dir)
     say(f"{described}: {len(table):,} requests")
     options = DemoOptions(
         directory=args.dir,

@@ -6,9 +6,8 @@ import argparse
 from pathlib import Path
 
 from router_ml.cli.output import emit
-from router_ml.durable import replace_file
 from router_ml_training.commands import evaluate
-from router_ml_training.commands.workbench import file_to_write
+from router_ml_training.commands.workbench import file_to_write, write_page
 from router_ml_training.evaluation.report import headline, render_report
 
 __all__ = ["add_arguments", "run"]
@@ -25,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the page."""
     bundle, _, report = evaluate.evaluate(args)
-    replace_file(args.out, render_report(report).encode())
+    write_page(args.out, render_report(report))
     record = {"version": bundle.version, "out": args.out, "headline": headline(report)}
     emit(args, record, f"{headline(report)}\n{args.out}")
     return 0

@@ -12,8 +12,7 @@ from router_ml_training.commands.workbench import git_commit, open_workbench, st
 from router_ml_training.evaluation.report import summary_table
 from router_ml_training.pipeline import promote_if_not_worse, train_bundle
 from router_ml_training.reading import Log, read_dataset, ripe_before
-from router_ml_training.records import mlflow_tracker, report_of_run
-from router_ml_training.tracking import set_alias
+from router_ml_training.records import mlflow_tracker, name_champion, report_of_run
 
 __all__ = ["add_arguments", "run"]
 
@@ -54,8 +53,8 @@ def run(args: argparse.Namespace) -> int:
         )
         progress("comparing with the champion")
         gate = promote_if_not_worse(finished, bench.shelf, now=now)
-        if gate.passed and finished.mlflow_run_id:
-            set_alias("champion", finished.mlflow_run_id, settings=bench.mlflow)
+        if gate.passed:
+            name_champion(finished.mlflow_run_id, bench.mlflow)
     record = {
         "version": finished.version,
         "learner": finished.trained.learner,

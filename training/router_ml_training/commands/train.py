@@ -7,13 +7,12 @@ from datetime import UTC, datetime
 
 from router_ml.cli.output import emit
 from router_ml_training.assessment import headline
-from router_ml_training.commands.workbench import file_to_write, git_commit, open_workbench, steps
+from router_ml_training.commands.workbench import file_to_write, git_commit, open_workbench, steps, write_page
 from router_ml_training.evaluation.report import render_report, summary_table
 from router_ml_training.pipeline import train_bundle
 from router_ml_training.reading import Log, read_dataset, ripe_before
-from router_ml_training.records import mlflow_tracker, report_of_run
+from router_ml_training.records import mlflow_tracker, name_champion, report_of_run
 from router_ml_training.sources import SOURCES
-from router_ml_training.tracking import set_alias
 
 __all__ = ["add_arguments", "run"]
 
@@ -50,11 +49,10 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.promote:
         bench.shelf.promote(finished.version, reason="promoted by `router-ml train --promote`", now=now)
-        if finished.mlflow_run_id:
-            set_alias("champion", finished.mlflow_run_id, settings=bench.mlflow)
+        name_champion(finished.mlflow_run_id, bench.mlflow)
     report = report_of_run(finished)
     if args.report:
-        args.report.write_text(render_report(report), encoding="utf-8")
+        write_page(args.report, render_report(report))
     record = {
         "version": finished.version,
         "learner": finished.trained.learner,

@@ -13,13 +13,14 @@ from pathlib import Path
 from rich.console import Console
 
 from router_ml.config import Config, load_config, parse_section
-from router_ml.errors import ConfigError
+from router_ml.durable import replace_file
+from router_ml.errors import ConfigError, UsageError
 from router_ml.ladder import Ladder
 from router_ml.shelf import Shelf
 from router_ml_training.learning import Progress
 from router_ml_training.settings import MlflowSettings, TrainingSettings
 
-__all__ = ["Workbench", "file_to_write", "git_commit", "open_workbench", "steps"]
+__all__ = ["Workbench", "file_to_write", "git_commit", "open_workbench", "steps", "write_page"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,18 @@ def file_to_write(text: str) -> Path:
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
     return path
+
+
+def write_page(path: Path, page: str) -> None:
+    """Write an HTML page, whole or not at all.
+
+    Raises:
+        UsageError: When it cannot be written.
+    """
+    try:
+        replace_file(path, page.encode())
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({error.strerror}); choose another file") from error
 
 
 def git_commit() -> str | None:

@@ -113,7 +113,8 @@ output_usd_per_mtok = {tier.output_usd_per_mtok!r}"""
         for tier in ladder
     )
     names = ", ".join(f'"{name}"' for name in learners)
-    return f"""# Written by `router-ml demo`. Try: router-ml serve --config {home}/router.toml
+    return f"""# Written by `router-ml demo`, whose stand-in upstreams have ended since. Without them:
+# router-ml route --config {home}/router.toml "Hello"
 models_dir = "{home}/models"
 {tiers}
 

@@ -92,6 +92,7 @@ def statistic_figure(
     groups: ArrayLike | None = None,
     level: float = LEVEL,
     better: int = 1,
+    centred: bool = False,
     reason: str = "undefined on these rows",
 ) -> Figure:
     """Any statistic of weighted rows, with its interval.
@@ -104,6 +105,8 @@ def statistic_figure(
         groups: Session or template of each row, (n,).
         level: Share of the draws inside the interval.
         better: 1 when higher is better, -1 when lower is.
+        centred: Move the interval so that the draws' median lies at the value: for statistics that resampling itself
+            makes larger, such as a mean of absolute differences.
         reason: Said when the statistic is undefined on the rows themselves.
     """
     if n < 1:
@@ -113,8 +116,10 @@ def statistic_figure(
         return Figure(None, reason=reason)
     if draws < 1:
         return Figure(value)
-    drawn = [statistic(batch) for batch in resamples(n, rng=rng, draws=draws, groups=groups)]
-    low, high = interval(np.concatenate(drawn), level=level, better=better)
+    drawn = np.concatenate([statistic(batch) for batch in resamples(n, rng=rng, draws=draws, groups=groups)])
+    if centred:
+        drawn = drawn - (np.nanmedian(drawn) - value)
+    low, high = interval(drawn, level=level, better=better)
     return Figure(value, low, high)
 
 

@@ -89,7 +89,7 @@ def calibration_figures(
 ) -> dict[str, Figure]:
     """`ece`, `brier` and `auc` of one tier, each with its interval.
 
-    Resampling adds noise to every bin, so the interval of ECE lies a little high; it is a bound rather than a spread.
+    Resampling adds noise to every bin and so to ECE; its interval is moved back to where the value is.
 
     Args:
         p: Predicted probabilities, shape (n,).
@@ -110,7 +110,14 @@ def calibration_figures(
     }
     return {
         name: statistic_figure(
-            statistic, squared.size, rng=part, draws=draws, groups=groups, better=better, reason=rows.auc_reason()
+            statistic,
+            squared.size,
+            rng=part,
+            draws=draws,
+            groups=groups,
+            better=better,
+            centred=name == "ece",
+            reason=rows.auc_reason(),
         )
         for (name, (statistic, better)), part in zip(statistics.items(), rng.spawn(3), strict=True)
     }

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from router_ml.errors import DataError
 from router_ml_training.evaluation.outcomes import Floats, Ints
 
-__all__ = ["Candidate", "Choice", "one_standard_error"]
+__all__ = ["Candidate", "Choice", "one_standard_error", "standard_error"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +70,13 @@ def one_standard_error(
     Source: Breiman et al. 1984, section 3.4.3, with paired differences.
     """
     table = _checked(losses, simplicity)
-    members = _members(groups, len(next(iter(table.values()))))
     # Ties in the mean go to the simpler one: `min` keeps the first.
     order = [name for name in simplicity if name in table]
     best = min(order, key=lambda name: float(table[name].mean()))
     rows = []
     for name in order:
         difference = table[name] - table[best]
-        error = _standard_error(difference, members)
+        error = standard_error(difference, groups)
         excess = float(difference.mean())
         rows.append(Candidate(name, float(table[name].mean()), excess, error, excess <= error))
     chosen = next(row.name for row in rows if row.within)
@@ -123,8 +122,14 @@ def _members(groups: ArrayLike | None, n: int) -> Ints:
     return np.unique(labels, return_inverse=True)[1].reshape(n)
 
 
-def _standard_error(values: Floats, members: Ints) -> float:
-    """Cluster-robust standard error of a mean; with one row per group, the ordinary one."""
+def standard_error(values: Floats, groups: ArrayLike | None = None) -> float:
+    """Return the cluster-robust standard error of a mean; with one row per group, the ordinary one.
+
+    Args:
+        values: One number per row, shape (n,).
+        groups: Session or template of each row, (n,); None: every row stands for itself.
+    """
+    members = _members(groups, values.size)
     sums = np.bincount(members, values - values.mean())
     groups = sums.size
     return float(np.sqrt(groups / max(groups - 1, 1) * np.sum(sums**2)) / values.size)

@@ -102,6 +102,7 @@ class ReportData:
         model: What was evaluated.
         slices: Parts of the traffic.
         notes: Further sentences for the reader.
+        estimated: Whether the model's own estimates stand in for outcomes that nobody knows.
     """
 
     title: str
@@ -122,6 +123,7 @@ class ReportData:
     model: ModelFacts
     slices: tuple[Slice, ...] = ()
     notes: tuple[str, ...] = ()
+    estimated: bool = False
 
 
 def headline(data: ReportData) -> str:
@@ -182,12 +184,16 @@ def summary_table(data: ReportData) -> str:
     ]
     gap, ratio = data.figures.get("quality_gap"), data.figures.get("cost_ratio")
     said = [
-        headline(data) + (" (simulated data)" if data.data.simulated else ""),
+        headline(data)
+        + (" (estimated)" if data.estimated else "")
+        + (" (simulated data)" if data.data.simulated else ""),
         f"quality gap g {_figure(gap)}, cost ratio r {_figure(ratio, _number)}, {data.data.n_test:,} test requests",
     ]
     if data.vacuous:
         said.append(f"vacuous claim: {data.vacuous}")
-    return "\n".join([*said, "", table(header, rows)])
+    missed = _missed(data)
+    said += [missed] if missed else []
+    return "\n".join([*said, *data.notes, "", table(header, rows)])
 
 
 def _relative(strategy: Strategy) -> tuple[float | None, float | None]:

@@ -157,6 +157,8 @@ def load_outcomes(path: Path, tiers: Mapping[str, str] | None = None, *, task_as
     Raises:
         DataError: When the file cannot be read as such a table; the message says what is wrong and where.
     """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; expected a Parquet table of outcomes")
     try:
         lazy = pl.scan_parquet(path)
         if tiers and "model" in lazy.collect_schema():
