@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from router_ml.bundle import Bundle
+from router_ml.bundle import Bundle, FrontierPoint, PolicySpec
 from router_ml.ladder import Ladder
 from router_ml.shelf import Shelf
 from router_ml_training.dataset import Dataset
@@ -39,8 +39,13 @@ def champion(train: Callable[..., Run], world: Any) -> Bundle:
     return train(world.dataset(900, 1)).bundle
 
 
+def priced(ladder: Ladder, price: float = PRICE) -> PolicySpec:
+    point = FrontierPoint(quality=0.97, shadow_price=price, saving=0.0)
+    return PolicySpec(tiers=ladder.tiers, best_tier=ladder.names[-1], frontier=(point,))
+
+
 def judged(run: Run, champion: Bundle | None, ladder: Ladder) -> GateReport:
-    return compare(run.trained.test, champion, ladder, shadow_price=PRICE)
+    return compare(run.trained.test, priced(ladder), champion, ladder, quality=0.97)
 
 
 def test_a_challenger_that_learned_from_shuffled_labels_is_refused_with_its_numbers(
@@ -63,7 +68,7 @@ def test_a_challenger_that_learned_from_shuffled_labels_is_refused_with_its_numb
 def test_the_champion_itself_is_not_worse_than_the_champion(champion: Bundle, world: Any) -> None:
     data = world.dataset(300, 3)
     same = score_with_bundle(data, champion, world.ladder)
-    report = compare(same, champion, world.ladder, shadow_price=PRICE)
+    report = compare(same, champion.policy, champion, world.ladder, quality=0.97)
     assert report.passed
     assert report.loss is not None
     assert report.regret is not None
@@ -86,7 +91,9 @@ def test_better_probabilities_do_not_excuse_worse_choices(champion: Bundle, worl
     # Right about every outcome, and blind to what the small tier costs: everything goes to the large one.
     cost = theirs.cost_usd.copy()
     cost[:, 0] += 1.0
-    report = compare(Scored(data, theirs.adequacy, cost), champion, world.ladder, shadow_price=200.0)
+    report = compare(
+        Scored(data, theirs.adequacy, cost), priced(world.ladder, 200.0), champion, world.ladder, quality=0.97
+    )
     assert not report.passed
     assert report.loss is not None
     assert not report.loss.worse
@@ -97,7 +104,13 @@ def test_requests_of_one_session_count_as_one(train: Callable[..., Run], champio
     run = train(world.dataset(900, 5))
     test = run.trained.test
     alone, together = (
-        compare(replace(test, dataset=replace(test.dataset, group=group)), champion, world.ladder, shadow_price=PRICE)
+        compare(
+            replace(test, dataset=replace(test.dataset, group=group)),
+            priced(world.ladder),
+            champion,
+            world.ladder,
+            quality=0.97,
+        )
         for group in (np.arange(len(test.dataset)), np.argsort(np.argsort(test.adequacy[:, 0])) // 20)
     )
     assert alone.loss is not None
@@ -108,12 +121,12 @@ def test_requests_of_one_session_count_as_one(train: Callable[..., Run], champio
 
 def test_too_few_judged_rows_keep_the_champion(champion: Bundle, world: Any) -> None:
     few = score_with_bundle(world.dataset(MIN_ROWS - 1, 4), champion, world.ladder)
-    report = compare(few, champion, world.ladder, shadow_price=PRICE)
+    report = compare(few, priced(world.ladder), champion, world.ladder, quality=0.97)
     assert not report.passed
     assert report.reason.startswith("only 49 held-out rows have a known outcome, 50 are needed")
     data = world.dataset(200, 4)
     silent = replace(data, quality=np.full_like(data.quality, np.nan))
-    assert compare(replace(few, dataset=silent), champion, world.ladder, shadow_price=PRICE).n_rows == 0
+    assert compare(replace(few, dataset=silent), priced(world.ladder), champion, world.ladder, quality=0.97).n_rows == 0
 
 
 def test_without_a_champion_the_first_one_passes(train: Callable[..., Run], world: Any) -> None:
@@ -125,7 +138,7 @@ def test_without_a_champion_the_first_one_passes(train: Callable[..., Run], worl
 def test_a_champion_of_another_ladder_has_nothing_to_say(champion: Bundle, world: Any) -> None:
     tiers = [tier.model_copy(update={"name": f"new-{tier.name}"}) for tier in world.ladder]
     scored = score_with_bundle(world.dataset(100, 3), champion, world.ladder)
-    report = compare(scored, champion, Ladder.of(tiers), shadow_price=PRICE)
+    report = compare(scored, priced(Ladder.of(tiers)), champion, Ladder.of(tiers), quality=0.97)
     assert report.passed
     assert report.reason == "the champion routes between small, large, not this ladder"
 

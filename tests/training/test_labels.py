@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router_ml.schema import Attempt, Feedback, Interaction, Verdict
-from router_ml_training.labels import Evidence, evidence_of
+from router_ml_training.labels import Evidence, evidence_of, thin_rule_refusals
 
 TIERS = ("small", "medium", "large")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -196,3 +196,30 @@ def test_a_tier_that_never_answered_is_unknown_and_qualities_are_in_the_unit_int
         and len({one.tier for one in attempts}) == len(attempts)
     ):
         assert not found.escalated[TIERS.index(attempts[0].tier)]
+
+
+def test_failures_that_only_a_rule_found_do_not_make_a_tier_look_worse_than_it_is() -> None:
+    # 90 % adequate; rules see half of the failures, and 10 % of the other answers get a thumb.
+    rng = np.random.default_rng(0)
+    n = 20_000
+    ok = rng.random(n) < 0.9
+    refused = ~ok & (rng.random(n) < 0.5)
+    thumbed = ~refused & (rng.random(n) < 0.1)
+    quality = np.where(refused, 0.0, np.where(thumbed, ok, np.nan))[:, None]
+    everyone = np.ones((n, 1), np.bool_)
+    draw = rng.random((n, 1))
+    assert np.nanmean(quality) < 0.7
+    kept = thin_rule_refusals(quality, everyone, refused[:, None], np.zeros(n, np.int64), draw)
+    assert np.nanmean(kept) == pytest.approx(0.9, abs=0.02)
+    judged = np.where(ok, 1.0, 0.0)[:, None]
+    same = thin_rule_refusals(judged, everyone, refused[:, None], np.zeros(n, np.int64), draw)
+    assert same.tolist() == judged.tolist()
+
+
+def test_a_rule_refusal_says_nothing_where_nobody_judged_the_other_answers_of_that_policy() -> None:
+    quality = np.array([[0.0], [np.nan], [0.0], [1.0]])
+    rule_only = np.array([[True], [False], [True], [False]])
+    stratum = np.array([0, 0, 1, 1])
+    kept = thin_rule_refusals(quality, np.ones((4, 1), np.bool_), rule_only, stratum, np.full((4, 1), 0.5))
+    assert np.isnan(kept[0, 0])
+    assert kept[2:, 0].tolist() == [0.0, 1.0]

@@ -73,8 +73,8 @@ def compete(
     Raises:
         DataError: When no outcome at all is known on the tune rows.
     """
-    if (~np.isnan(tune.free_quality).all(axis=1)).sum() < 2:
-        known = int((~np.isnan(tune.free_quality).all(axis=1)).sum())
+    known = int((~np.isnan(tune.free_quality).all(axis=1)).sum())
+    if known < 2:
         raise DataError(
             f"only {known} of the {len(tune)} interactions kept for tuning have a known outcome; "
             "collect more feedback, or import a longer log"

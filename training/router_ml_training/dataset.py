@@ -15,7 +15,7 @@ from scipy.sparse import csr_array, vstack
 from router_ml.errors import DataError
 from router_ml.features import N_BUCKETS, FeatureBatch, Features, featurize, from_stored, stack, text_of
 from router_ml.schema import Interaction
-from router_ml_training.labels import Evidence, evidence_of
+from router_ml_training.labels import Evidence, evidence_of, thin_rule_refusals
 
 __all__ = ["Dataset", "build_dataset", "joined"]
 
@@ -115,7 +115,9 @@ def build_dataset(interactions: Iterable[Interaction], tiers: Sequence[str]) -> 
     """
     features: list[Features] = []
     evidence: list[Evidence] = []
-    group, ts = [], []
+    group, ts, keys = [], [], []
+    policies: dict[str | None, int] = {}
+    stratum = []
     digest = hashlib.sha256()
     simulated, dated = False, True
     for item in interactions:
@@ -123,6 +125,8 @@ def build_dataset(interactions: Iterable[Interaction], tiers: Sequence[str]) -> 
         evidence.append(evidence_of(item, tiers))
         group.append(_stable_number(_group_key(item)))
         ts.append(item.ts.timestamp())
+        keys.append(_stable_number(item.id))
+        stratum.append(policies.setdefault(item.policy_version, len(policies)))
         simulated = simulated or bool(item.tags.get("simulated"))
         dated = dated and not item.tags.get("ts_assigned")
         digest.update(item.id.encode())
@@ -134,7 +138,13 @@ def build_dataset(interactions: Iterable[Interaction], tiers: Sequence[str]) -> 
         np.stack([one.dense for one in features]),
         _sparse(features),
         np.array([one.input_tokens for one in features]),
-        np.stack([one.quality for one in evidence]),
+        thin_rule_refusals(
+            np.stack([one.quality for one in evidence]),
+            np.stack([one.answered for one in evidence]),
+            np.stack([one.rule_only for one in evidence]),
+            np.array(stratum),
+            _draws(np.array(keys, np.int64), len(tiers)),
+        ),
         np.stack([one.escalated for one in evidence]),
         np.stack([one.cost_usd for one in evidence]),
         np.stack([one.output_tokens for one in evidence]),
@@ -181,6 +191,12 @@ def _group_key(item: Interaction) -> str:
                 break
             return "prompt " + hashlib.sha256(words.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return f"id {item.id}"
+
+
+def _draws(keys: NDArray[np.int64], n_tiers: int) -> F64:
+    # One number in [0, 1) per row and tier, from the row's own key: a longer log draws the same ones.
+    draws: F64 = (keys[:, None] / 2.0**64 + 0.5 + np.arange(n_tiers) * 0.6180339887498949) % 1.0
+    return draws
 
 
 def _stable_number(key: str) -> int:

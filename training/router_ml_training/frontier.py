@@ -50,7 +50,9 @@ def filled_outcomes(dataset: Dataset, adequacy: F64, cost: F64) -> tuple[Outcome
     )
 
 
-def solve_frontier(adequacy: F64, cost: F64, outcomes: Outcomes) -> tuple[FrontierPoint, ...]:
+def solve_frontier(
+    adequacy: F64, cost: F64, outcomes: Outcomes, group: NDArray[np.int64] | None = None
+) -> tuple[FrontierPoint, ...]:
     """Find, for each quality, the highest shadow price whose policy still keeps it on the tune rows.
 
     A price counts as keeping the share x when the mean of x * best quality - quality is below zero by one standard
@@ -61,6 +63,7 @@ def solve_frontier(adequacy: F64, cost: F64, outcomes: Outcomes) -> tuple[Fronti
         adequacy: Scores the policy decides with, (n, K).
         cost: Costs it decides with, USD, (n, K).
         outcomes: What every tier did on those rows.
+        group: Rows that succeed and fail together share a number (n,); None: every row stands alone.
 
     Returns:
         Points in order of falling quality; shadow price 0 means "the most adequate tier, whatever it costs".
@@ -75,7 +78,7 @@ def solve_frontier(adequacy: F64, cost: F64, outcomes: Outcomes) -> tuple[Fronti
     points: list[FrontierPoint] = []
     for share in QUALITIES:
         shortfall = share * best - quality
-        bound = shortfall.mean(axis=1) + _MARGIN * shortfall.std(axis=1) / np.sqrt(outcomes.n)
+        bound = shortfall.mean(axis=1) + _MARGIN * _standard_errors(shortfall, group)
         failing = np.flatnonzero(bound > 1e-12)
         last = int(failing[0]) - 1 if failing.size else len(prices) - 1
         if last < 0:
@@ -83,6 +86,18 @@ def solve_frontier(adequacy: F64, cost: F64, outcomes: Outcomes) -> tuple[Fronti
         saving = 1.0 - float(usd[last] / best_cost) if best_cost > 0 else 0.0
         points.append(FrontierPoint(quality=share, shadow_price=float(prices[last]), saving=saving))
     return tuple(points)
+
+
+def _standard_errors(values: F64, group: NDArray[np.int64] | None) -> F64:
+    """Return the standard error of the mean of each row of values (m, n), cluster-robust where groups are given."""
+    n = values.shape[1]
+    centred = values - values.mean(axis=1, keepdims=True)
+    if group is not None:
+        names, member = np.unique(group, return_inverse=True)
+        sums = np.zeros((values.shape[0], len(names)))
+        np.add.at(sums.T, member, centred.T)
+        centred = sums
+    return np.asarray(np.sqrt((centred**2).sum(axis=1)) / n, np.float64)
 
 
 def feature_bounds(dataset: Dataset) -> FeatureBounds:

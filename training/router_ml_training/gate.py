@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from router_ml.bundle import Bundle
 from router_ml.ladder import Ladder
+from router_ml.manifest import PolicySpec
 from router_ml_training.candidates import log_loss
 from router_ml_training.evaluation.compare import standard_error
 from router_ml_training.evaluation.curves import choose
@@ -44,8 +45,7 @@ class GateReport:
     """Whether the challenger may be promoted, and why.
 
     `loss` compares log losses of what is known of requests easy and hard alike, `regret` what the two policies' choices
-    were worth (quality lost plus the price of the money spent) on rows whose every outcome is known or, short of those,
-    as the challenger sees it.
+    were worth on rows whose every outcome is known; None where too few are.
     """
 
     passed: bool
@@ -56,14 +56,17 @@ class GateReport:
     regret: Difference | None = None
 
 
-def compare(challenger: Scored, champion: Bundle | None, ladder: Ladder, *, shadow_price: float) -> GateReport:
-    """Compare on the held-out time slice.
+def compare(
+    challenger: Scored, policy: PolicySpec, champion: Bundle | None, ladder: Ladder, *, quality: float
+) -> GateReport:
+    """Compare on the held-out time slice, each side deciding as it would in service.
 
     Args:
         challenger: Rows later than anything the challenger was trained on, with its scores.
+        policy: The challenger's policy.
         champion: The bundle in service; None when there is none yet.
         ladder: Tiers and prices both are judged by.
-        shadow_price: Quality per USD that weighs money against quality.
+        quality: Share of the best tier's quality that both are asked to keep.
     """
     test = challenger.dataset
     if champion is None:
@@ -73,35 +76,55 @@ def compare(challenger: Scored, champion: Bundle | None, ladder: Ladder, *, shad
         return GateReport(
             True, f"the champion routes between {', '.join(champion.ladder.names)}, not this ladder", version, 0
         )
-    quality = test.free_quality
-    known = np.flatnonzero(~np.isnan(quality).all(axis=1))
+    free = test.free_quality
+    known = np.flatnonzero(~np.isnan(free).all(axis=1))
     if len(known) < MIN_ROWS:
         reason = f"only {len(known)} held-out rows have a known outcome, {MIN_ROWS} are needed to tell the two apart"
         return GateReport(False, f"{reason}: collect more feedback", version, len(known))
     theirs = score_with_bundle(test, champion, ladder)
     loss = _difference(
-        log_loss(challenger.adequacy[known], quality[known]) - log_loss(theirs.adequacy[known], quality[known]),
+        log_loss(challenger.adequacy[known], free[known]) - log_loss(theirs.adequacy[known], free[known]),
         test.group[known],
     )
-    regret = _regret(challenger, theirs, shadow_price)
+    regret, short = _choices(challenger, policy, theirs, champion.policy, quality)
     faults = []
     if loss.worse:
         faults.append(f"its log loss is {loss.mean:.4f} higher (standard error {loss.standard_error:.4f})")
-    if regret.worse:
+    if regret is not None and regret.worse:
         faults.append(f"its choices are worth {regret.mean:.4f} less (standard error {regret.standard_error:.4f})")
+    if short is not None and short.worse:
+        faults.append(f"its quality is {short.mean:.4f} below the {quality:.4g} asked for, and the champion's is not")
     if faults:
         reason = f"worse than {version} on {len(known)} held-out rows: {' and '.join(faults)}"
         return GateReport(False, reason, version, len(known), loss, regret)
-    reason = f"not worse than {version} on {len(known)} held-out rows (log loss {loss.mean:+.4f})"
+    alone = "" if regret is not None else "; too few rows have every outcome to compare choices"
+    reason = f"not worse than {version} on {len(known)} held-out rows (log loss {loss.mean:+.4f}{alone})"
     return GateReport(True, reason, version, len(known), loss, regret)
 
 
-def _regret(mine: Scored, theirs: Scored, price: float) -> Difference:
+def _choices(
+    mine: Scored, my_policy: PolicySpec, theirs: Scored, their_policy: PolicySpec, quality: float
+) -> tuple[Difference | None, Difference | None]:
+    """Compare what the two policies' choices were worth; None where the outcomes would be the challenger's opinion.
+
+    Returns:
+        What the challenger's choices are worth less (quality, less the challenger's price of the money spent), and how
+        far its quality is below the share asked for, the latter only where the champion's is not below it too.
+    """
     outcomes, rows = mine.outcomes()
+    if not mine.dataset.complete[rows].all():
+        return None, None
+    group, everyone = mine.dataset.group[rows], np.arange(len(rows))
+    price = my_policy.shadow_price(quality) if my_policy.price_unit == "usd" else 0.0
+    ours, other = (
+        choose(side.adequacy[rows], side.cost_in(spec.price_unit)[rows], spec.shadow_price(quality))
+        for side, spec in ((mine, my_policy), (theirs, their_policy))
+    )
     value = outcomes.quality - price * outcomes.cost
-    everyone = np.arange(len(rows))
-    ours, other = (value[everyone, choose(side.adequacy[rows], side.cost_usd[rows], price)] for side in (mine, theirs))
-    return _difference(other - ours, mine.dataset.group[rows])
+    regret = _difference(value[everyone, other] - value[everyone, ours], group)
+    wanted = quality * outcomes.quality[:, outcomes.best_tier]
+    short, champion_short = (_difference(wanted - outcomes.quality[everyone, pick], group) for pick in (ours, other))
+    return regret, None if champion_short.worse else short
 
 
 def _difference(values: F64, group: NDArray[np.int64]) -> Difference:

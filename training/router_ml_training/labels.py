@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from router_ml.schema import DECIDED_TIER, Feedback, Interaction, Verdict, VerdictSource
 
-__all__ = ["Evidence", "evidence_of"]
+__all__ = ["Evidence", "evidence_of", "thin_rule_refusals"]
 
 F64: TypeAlias = NDArray[np.float64]
 
@@ -31,19 +31,21 @@ class Evidence:
 
     `quality` (K,) in [0, 1], NaN where unknown. `escalated` (K,) is true where the tier ran *because* a cheaper one
     was judged inadequate, so that its outcome is known only for requests that are hard for the cheaper one.
+    `answered` (K,) are the tiers that answered, `rule_only` (K,) those whose failure a rule alone has found.
     `cost_usd` and `output_tokens` (K,) are NaN for tiers that did not answer.
     """
 
     quality: F64
     escalated: NDArray[np.bool_]
+    answered: NDArray[np.bool_]
+    rule_only: NDArray[np.bool_]
     cost_usd: F64
     output_tokens: F64
 
 
 def evidence_of(interaction: Interaction, tiers: Sequence[str]) -> Evidence:
     """Reduce one interaction to evidence about the tiers named, cheapest first; other tiers are left out."""
-    n = len(tiers)
-    evidence = Evidence(np.full(n, np.nan), np.zeros(n, np.bool_), np.full(n, np.nan), np.full(n, np.nan))
+    evidence = _nothing_known(len(tiers))
     position = {name: i for i, name in enumerate(tiers)}
     refused = False
     last = _last_answer(interaction)
@@ -53,8 +55,10 @@ def evidence_of(interaction: Interaction, tiers: Sequence[str]) -> Evidence:
         if attempt.error is not None or i is None:
             continue
         later = [item for item in feedback if (item.tier or last) == attempt.tier]
-        quality = _quality((*attempt.verdicts, *later))
-        evidence.quality[i] = np.nan if quality is None else quality
+        quality, rank = _quality((*attempt.verdicts, *later))
+        evidence.quality[i] = quality
+        evidence.answered[i] = True
+        evidence.rule_only[i] = rank == _RANK["rule"]
         evidence.escalated[i] = refused and interaction.mode == "live"
         evidence.cost_usd[i] = np.nan if attempt.cost_usd is None else attempt.cost_usd
         evidence.output_tokens[i] = np.nan if attempt.output_tokens is None else attempt.output_tokens
@@ -69,8 +73,7 @@ def _from_feedback_alone(
 ) -> None:
     # The caller asked for the decision only and fetched the answer itself; what it says afterwards still counts.
     for name, i in position.items():
-        quality = _quality(item for item in feedback if (item.tier or decided) == name)
-        evidence.quality[i] = np.nan if quality is None else quality
+        evidence.quality[i], _ = _quality(item for item in feedback if (item.tier or decided) == name)
 
 
 def _when(feedback: Feedback) -> datetime:
@@ -85,14 +88,56 @@ def _last_answer(interaction: Interaction) -> str | None:
     return next(answered, decided if isinstance(decided, str) else None)
 
 
-def _quality(judgements: Iterable[Verdict | Feedback]) -> float | None:
-    best: float | None = None
+def thin_rule_refusals(
+    quality: F64, answered: NDArray[np.bool_], rule_only: NDArray[np.bool_], stratum: NDArray[np.int64], draw: F64
+) -> F64:
+    """Make failures that only a rule has found as rare among the labels as successes are.
+
+    A rule judges every answer, and only ever against it; people judge a few. Left alone, every failure a rule can see
+    would be a label and most successes would not, and the tier would look far worse than it is. So of the answers of
+    each stratum and tier that no rule refused, the share that somebody judged is taken, and only that share of the
+    rule's refusals is kept. With every answer judged nothing changes; with none, refusals say nothing.
+
+    Args:
+        quality: Known outcomes (n, K), NaN where unknown.
+        answered: Whether the tier answered (n, K).
+        rule_only: Whether the outcome is known from a rule alone (n, K).
+        stratum: Rows logged under one policy share a number (n,).
+        draw: One number in [0, 1) per cell (n, K), the same for the same request in every run.
+
+    Returns:
+        The outcomes that are left, (n, K).
+    """
+    kept = quality.copy()
+    judged = answered & ~rule_only & ~np.isnan(quality)
+    for number in np.unique(stratum):
+        rows = stratum == number
+        for t in range(quality.shape[1]):
+            passed = int((answered & ~rule_only)[rows, t].sum())
+            share = judged[rows, t].sum() / passed if passed else 1.0
+            kept[rows & rule_only[:, t] & (draw[:, t] >= share), t] = np.nan
+    return kept
+
+
+def _nothing_known(n: int) -> Evidence:
+    def unknown() -> F64:
+        return np.full(n, np.nan)
+
+    def no() -> NDArray[np.bool_]:
+        return np.zeros(n, np.bool_)
+
+    return Evidence(unknown(), no(), no(), no(), unknown(), unknown())
+
+
+def _quality(judgements: Iterable[Verdict | Feedback]) -> tuple[float, int]:
+    """Return the outcome (NaN: unknown) and the rank of who said so (-1: nobody)."""
+    best = float("nan")
     rank = -1
     for judgement in judgements:
         value = _value(judgement)
         if value is not None and _RANK[judgement.source] >= rank:
             best, rank = value, _RANK[judgement.source]
-    return best
+    return best, rank
 
 
 def _value(judgement: Verdict | Feedback) -> float | None:

@@ -112,7 +112,7 @@ def learn(
 
 def _policy(train: Dataset, tune: Scored, ladder: Ladder, unit: PriceUnit) -> PolicySpec:
     outcomes, rows = tune.outcomes()
-    frontier = solve_frontier(tune.adequacy[rows], tune.cost_in(unit)[rows], outcomes)
+    frontier = solve_frontier(tune.adequacy[rows], tune.cost_in(unit)[rows], outcomes, tune.dataset.group[rows])
     return PolicySpec(
         tiers=ladder.tiers,
         best_tier=ladder.names[outcomes.best_tier],

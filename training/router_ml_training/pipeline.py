@@ -129,8 +129,8 @@ def _gate(run: Run, shelf: Shelf) -> GateReport:
     except BundleMismatch as error:
         # Made by another release: the service of this one cannot serve it either.
         return GateReport(True, f"the champion cannot be served any more: {error}", name, 0)
-    price = run.trained.policy.shadow_price(run.assessment.quality)
-    return compare(run.trained.test, champion, run.trained.ladder, shadow_price=price)
+    trained = run.trained
+    return compare(trained.test, trained.policy, champion, trained.ladder, quality=run.assessment.quality)
 
 
 def next_version(shelf: Shelf, now: datetime) -> str:

@@ -13,6 +13,7 @@ from router_ml.cli.output import emit
 from router_ml.errors import UsageError
 from router_ml_training.assessment import Assessment, assess, headline
 from router_ml_training.commands.workbench import Workbench, open_workbench, steps
+from router_ml_training.dataset import Dataset
 from router_ml_training.evaluation.report import ModelFacts, ReportData, summary_table
 from router_ml_training.reading import Log, read_dataset
 from router_ml_training.reporting import data_facts, report_data
@@ -63,8 +64,15 @@ def evaluate(args: argparse.Namespace) -> tuple[Bundle, Assessment, ReportData]:
         data=data_facts(dataset, assessment, ", ".join(map(str, logs))),
         model=ModelFacts(bundle.manifest.learner, bundle.version, bundle.manifest.mlflow_run_id),
         choice=None,
+        notes=_own_log(dataset, bundle),
     )
     return bundle, assessment, report
+
+
+def _own_log(dataset: Dataset, bundle: Bundle) -> tuple[str, ...]:
+    if dataset.digest != bundle.manifest.trained_on.digest:
+        return ()
+    return (f"This is the log that {bundle.version} was trained on: the figures flatter it. Measure it on a later log.",)
 
 
 def _bundle(bench: Workbench, name: str | None) -> Bundle:

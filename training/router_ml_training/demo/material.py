@@ -35,7 +35,7 @@ class Parts:
 
 
 def cut(table: OutcomeTable, n_live: int, *, by_time: bool, rng: np.random.Generator) -> Parts:
-    """Cut a table by time, or by prompt at random where it has no times; equal prompts stay together.
+    """Cut a table by time, or by prompt at random where it has no times; the future has no prompt of the past.
 
     Args:
         table: Known outcomes of n prompts.
