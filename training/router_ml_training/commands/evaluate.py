@@ -72,7 +72,8 @@ def evaluate(args: argparse.Namespace) -> tuple[Bundle, Assessment, ReportData]:
 def _own_log(dataset: Dataset, bundle: Bundle) -> tuple[str, ...]:
     if dataset.digest != bundle.manifest.trained_on.digest:
         return ()
-    return (f"This is the log that {bundle.version} was trained on: the figures flatter it. Measure it on a later log.",)
+    said = f"This is the log that {bundle.version} was trained on: the figures flatter it. Measure it on a later log."
+    return (said,)
 
 
 def _bundle(bench: Workbench, name: str | None) -> Bundle:
