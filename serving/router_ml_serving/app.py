@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -111,6 +112,9 @@ def _application(service: Service, store: EventStore) -> FastAPI:
             await service.upstream.start()
         await service.recorder.start()
         watcher = asyncio.create_task(service.holder.watch(service.settings.reload_s), name="champion-watcher")
+        # What was loaded so far stays for ever: looking through it again cost a tenth of the processor time.
+        gc.collect()
+        gc.freeze()
         service.ready = True
         yield
         service.ready = False
