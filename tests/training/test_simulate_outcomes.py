@@ -93,8 +93,8 @@ def test_a_bad_table_is_refused_with_what_and_where(frame: pl.DataFrame, change,
 
 def test_a_file_that_is_no_parquet_or_not_there_is_a_data_error(tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_text("no")
-    for name in ("x.parquet", "absent.parquet"):
-        with pytest.raises(DataError, match="cannot be read"):
+    for name, said in (("x.parquet", "cannot be read"), ("absent.parquet", "no such file")):
+        with pytest.raises(DataError, match=said):
             load_outcomes(tmp_path / name)
 
 
