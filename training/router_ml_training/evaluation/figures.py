@@ -143,6 +143,7 @@ def _operating_point(axes: Axes, x: float, y: float, note: str | None, *, below:
             fontsize=10,
             fontweight="bold",
             color=COLOURS["accent"],
+            bbox={"facecolor": COLOURS["paper"], "edgecolor": "none", "pad": 1.5},
             zorder=9,
         )
 
