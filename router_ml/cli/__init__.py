@@ -59,6 +59,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "simulate": _training("simulate", "make a log from an outcome table or a generated workload"),
     "train": _training("train", "learn a bundle from logs"),
     "evaluate": _training("evaluate", "measure a bundle, or a policy, on held-out data"),
+    "certify": _training("certify", "prove on audited requests how little quality a bundle loses"),
     "retrain": _training("retrain", "train a challenger from the event store; promote it if it is not worse"),
     "report": _training("report", "write the HTML report of a training run"),
     "bench": _library("bench", "time a decision of the bundle in service on this machine"),

@@ -12,7 +12,7 @@ import pytest
 from router_ml.errors import DataError
 from router_ml.features import DENSE_NAMES, N_BUCKETS, featurize, featurize_many, stack, to_stored
 from router_ml.schema import Interaction
-from router_ml_training.dataset import build_dataset
+from router_ml_training.dataset import build_dataset, joined
 
 TIERS = ("small", "large")
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -124,6 +124,24 @@ def test_a_log_is_simulated_when_a_row_says_so_and_dated_when_every_row_has_a_ti
     assert (made_up.simulated, made_up.dated) == (True, False)
     mixed = build_dataset([pair(tags={"ts_assigned": True})[0], pair()[1]], TIERS)
     assert not mixed.dated
+
+
+def test_the_first_draw_of_a_policy_is_kept_with_its_propensities() -> None:
+    odds = {"small": 0.75, "large": 0.25}
+    items = [
+        item(0, propensity=odds),
+        item(1, bad="small", good="large", propensity={"small": 1.0}),  # a chain counts by its first tier
+        item(2, good="large"),
+        item(3, propensity=odds, mode="audit"),
+        item(4, propensity={"small": 1.0}, candidates=["small"]),  # the client named the tier
+        item(5, propensity=odds, attempts=[]),
+        item(6, good="other", propensity={"other": 1.0}),
+    ]
+    data = build_dataset(items, TIERS)
+    assert data.action.tolist() == [0, 0, 1, -1, -1, -1, -1]
+    np.testing.assert_array_equal(data.propensity, [[0.75, 0.25], [1, 0], *[[np.nan] * 2] * 5])
+    assert data.rows(np.array([2, 0])).action.tolist() == [1, 0]
+    assert joined(data, data).propensity.shape == (14, 2)
 
 
 def test_an_empty_log_is_refused() -> None:

@@ -32,6 +32,8 @@ _PER_ROW = (
     "output_tokens",
     "group",
     "ts",
+    "action",
+    "propensity",
 )
 _NOT_WORD = re.compile(r"\W+")
 
@@ -44,7 +46,10 @@ class Dataset:
     `output_tokens` are (n, K) float64 with NaN for unknown; `escalated` (n, K) marks outcomes that are known because
     a cheaper tier failed. `group` (n,) int64 is equal for rows that must not be split (same session, same prompt), and
     is the same number in every log; `ts` (n,) float64 are seconds since 1970 (`dated` is false when some of them were
-    made up); `digest` identifies ids and evidence.
+    made up); `digest` identifies ids and evidence. `action` (n,) int64 is the tier that was tried first, -1 where the
+    policy did not draw it (audits, decisions without an attempt, a tier of another ladder); `propensity` (n, K) is the
+    probability of each tier to be tried first, fixed before the draw, NaN where the log does not say. A chain counts by
+    its first tier: what came after it is no part of that draw.
     """
 
     tiers: tuple[str, ...]
@@ -57,6 +62,8 @@ class Dataset:
     output_tokens: F64
     group: NDArray[np.int64]
     ts: F64
+    action: NDArray[np.int64]
+    propensity: F64
     digest: str
     simulated: bool
     dated: bool
@@ -116,6 +123,7 @@ def build_dataset(interactions: Iterable[Interaction], tiers: Sequence[str]) -> 
     features: list[Features] = []
     evidence: list[Evidence] = []
     group, ts, keys = [], [], []
+    draws: list[tuple[int, list[float]]] = []
     policies: dict[str | None, int] = {}
     stratum = []
     digest = hashlib.sha256()
@@ -125,6 +133,7 @@ def build_dataset(interactions: Iterable[Interaction], tiers: Sequence[str]) -> 
         evidence.append(evidence_of(item, tiers))
         group.append(_stable_number(_group_key(item)))
         ts.append(item.ts.timestamp())
+        draws.append(_first_draw(item, tiers))
         keys.append(_stable_number(item.id))
         stratum.append(policies.setdefault(item.policy_version, len(policies)))
         simulated = simulated or bool(item.tags.get("simulated"))
@@ -150,6 +159,8 @@ def build_dataset(interactions: Iterable[Interaction], tiers: Sequence[str]) -> 
         np.stack([one.output_tokens for one in evidence]),
         np.array(group, np.int64),
         np.array(ts),
+        np.array([action for action, _ in draws], np.int64),
+        np.array([propensity for _, propensity in draws], np.float64),
         digest.hexdigest()[:16],
         simulated,
         dated,
@@ -172,6 +183,18 @@ def _refuse_unlearnable(dataset: Dataset) -> None:
             f"{len(dataset)} interactions; there is nothing to choose between: explore or audit that tier, "
             "or take it out of the ladder"
         )
+
+
+def _first_draw(item: Interaction, tiers: Sequence[str]) -> tuple[int, list[float]]:
+    """Return the tier that the log's policy drew (-1: none) and the probability it gave each tier (NaN: unknown)."""
+    # A client that asked for one tier by name left the policy nothing to draw.
+    drawn = item.mode == "live" and item.attempts and len(item.candidates) != 1
+    first = item.attempts[0].tier if drawn else None
+    known = first in tiers and bool(item.propensity)
+    return (
+        tiers.index(first) if first in tiers else -1,
+        [item.propensity.get(name, 0.0) if known else float("nan") for name in tiers],
+    )
 
 
 def _sparse(features: Sequence[Features]) -> csr_array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,16 +16,28 @@ from router_ml_training.assessment import Assessment, assess, headline
 from router_ml_training.commands.workbench import Workbench, open_workbench, steps
 from router_ml_training.dataset import Dataset
 from router_ml_training.evaluation.report import ModelFacts, ReportData, summary_table
+from router_ml_training.learning import Progress
+from router_ml_training.offpolicy_report import offpolicy_report
 from router_ml_training.reading import Log, read_dataset
 from router_ml_training.reporting import data_facts, report_data
-from router_ml_training.scored import score_with_bundle
+from router_ml_training.scored import Scored, score_with_bundle
 from router_ml_training.sources import SOURCES
 
-__all__ = ["add_arguments", "evaluate", "run"]
+__all__ = ["add_arguments", "add_inputs", "evaluate", "named_bundle", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
+    add_inputs(parser)
+    parser.add_argument(
+        "--offpolicy",
+        action="store_true",
+        help="estimate the policy's quality and cost from a log that another policy wrote, by its propensities",
+    )
+
+
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    """Declare what is measured on what, for every command that measures a bundle."""
     parser.add_argument("logs", nargs="+", metavar="LOG", help="log files, such as what `router-ml ingest` wrote")
     parser.add_argument("--source", default="native", help=f"kind of log: {', '.join(SOURCES)} (default: %(default)s)")
     parser.add_argument("--bundle", metavar="VERSION", help="version on the shelf, or a folder (default: the champion)")
@@ -33,6 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print what the bundle is worth on the log."""
+    if args.offpolicy:
+        return _offpolicy(args)
     bundle, assessment, report = evaluate(args)
     emit(args, {"version": bundle.version, **headline(assessment)}, summary_table(report))
     return 0
@@ -40,33 +55,61 @@ def run(args: argparse.Namespace) -> int:
 
 def evaluate(args: argparse.Namespace) -> tuple[Bundle, Assessment, ReportData]:
     """Measure the bundle that `args` names on the logs that `args` names."""
-    if args.quality is not None and not 0.0 < args.quality <= 1.0:
-        raise UsageError(f"--quality: expected a share of the best tier's quality in (0, 1], got {args.quality:g}")
-    bench = open_workbench(args)
-    bundle = _bundle(bench, args.bundle)
-    ladder = bench.config.ladder or bundle.ladder
-    logs = [Log(location, args.source) for location in args.logs]
     now = datetime.now(UTC)
     with steps() as progress:
-        dataset = read_dataset(logs, ladder, progress=progress)
-        progress("scoring")
+        case = _case(args, progress)
         assessment = assess(
-            score_with_bundle(dataset, bundle, ladder),
-            bundle.policy,
-            quality=args.quality or bench.config.policy.quality,
-            n_train=bundle.manifest.trained_on.n_interactions,
-            rng=np.random.default_rng(bench.training.seed),
+            case.scored,
+            case.bundle.policy,
+            quality=case.quality,
+            n_train=case.bundle.manifest.trained_on.n_interactions,
+            rng=np.random.default_rng(case.bench.training.seed),
         )
+    bundle, dataset = case.bundle, case.scored.dataset
     report = report_data(
         assessment,
         title="Router evaluation",
         created=now,
-        data=data_facts(dataset, assessment, ", ".join(map(str, logs))),
+        data=data_facts(dataset, assessment, ", ".join(map(str, case.logs))),
         model=ModelFacts(bundle.manifest.learner, bundle.version, bundle.manifest.mlflow_run_id),
         choice=None,
         notes=_own_log(dataset, bundle),
     )
     return bundle, assessment, report
+
+
+def _offpolicy(args: argparse.Namespace) -> int:
+    with steps() as progress:
+        case = _case(args, progress)
+        found = offpolicy_report(case.scored, case.bundle.policy, quality=case.quality)
+    notes = _own_log(case.scored.dataset, case.bundle)
+    record = {"version": case.bundle.version, **found.to_dict()}
+    emit(args, {**record, "notes": [*record["notes"], *notes]}, "\n".join((found.to_text(), *notes)))
+    return 1 if found.refused else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """What is measured on what."""
+
+    bench: Workbench
+    bundle: Bundle
+    logs: tuple[Log, ...]
+    scored: Scored
+    quality: float
+
+
+def _case(args: argparse.Namespace, progress: Progress) -> _Case:
+    if args.quality is not None and not 0.0 < args.quality <= 1.0:
+        raise UsageError(f"--quality: expected a share of the best tier's quality in (0, 1], got {args.quality:g}")
+    bench = open_workbench(args)
+    bundle = named_bundle(bench, args.bundle)
+    ladder = bench.config.ladder or bundle.ladder
+    logs = tuple(Log(location, args.source) for location in args.logs)
+    dataset = read_dataset(logs, ladder, progress=progress)
+    progress("scoring")
+    scored = score_with_bundle(dataset, bundle, ladder)
+    return _Case(bench, bundle, logs, scored, args.quality or bench.config.policy.quality)
 
 
 def _own_log(dataset: Dataset, bundle: Bundle) -> tuple[str, ...]:
@@ -76,7 +119,8 @@ def _own_log(dataset: Dataset, bundle: Bundle) -> tuple[str, ...]:
     return (said,)
 
 
-def _bundle(bench: Workbench, name: str | None) -> Bundle:
+def named_bundle(bench: Workbench, name: str | None) -> Bundle:
+    """Load the bundle of that version or folder; None: the champion."""
     if name is None:
         return load_bundle(bench.shelf.champion_path())
     folder = Path(name)

@@ -15,7 +15,7 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
-    evaluate.add_arguments(parser)
+    evaluate.add_inputs(parser)
     parser.add_argument(
         "--out", type=file_to_write, default=Path("report.html"), help="the page to write (default: %(default)s)"
     )

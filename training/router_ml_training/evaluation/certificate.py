@@ -1,0 +1,288 @@
+"""What a policy is proven to lose at most: Learn-then-Test along a fixed list of policies, from safe to bold.
+
+Certified is a mean over independent units: a session, or a prompt that comes again, counts once, with the mean of its
+rows, however many it has. With one row per session or prompt this is the loss per request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import ArrayLike
+
+from router_ml.errors import DataError
+from router_ml_training.evaluation.bootstrap import DRAWS, statistic_figure
+from router_ml_training.evaluation.bounds import (
+    TestName,
+    betting_e_value,
+    check_shares,
+    clopper_pearson_p,
+    least_share_kept,
+    units_needed,
+)
+from router_ml_training.evaluation.metrics import Figure
+from router_ml_training.evaluation.outcomes import Floats, Ints, Outcomes
+
+__all__ = ["Candidate", "Certificate", "Step", "certify"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """A policy to test: its name on the frontier, and the column it chooses for each of the n requests, (n,)."""
+
+    quality: float
+    shadow_price: float
+    chosen: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One policy of the walk; `shadow_price` is None for always the best tier, `p_value` where nothing was tested.
+
+    `loss` is the measured share of the best tier's quality that is lost, `saving` the share of its cost that is saved.
+    """
+
+    quality: float
+    shadow_price: float | None
+    loss: float
+    saving: float
+    certified: bool
+    p_value: float | None = None
+    e_value: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """With what confidence which policy loses at most `allowed_loss` of the best tier's quality.
+
+    `index` is the boldest certified step; step 0, always the best tier, loses nothing by definition. `saving` is
+    that step's share of the bill, over all rows, with a bootstrap interval of the same confidence. `least_kept` is what
+    every router has to leave to the best tier, see `least_share_kept`.
+    """
+
+    date: datetime
+    confidence: float
+    allowed_loss: float
+    test: TestName
+    n_rows: int
+    n_units: int
+    best_tier: str
+    steps: tuple[Step, ...]
+    index: int
+    saving: Figure
+    least_kept: float
+
+    @property
+    def point(self) -> Step:
+        """The certified policy."""
+        return self.steps[self.index]
+
+    @property
+    def beyond_constant(self) -> bool:
+        """Whether a policy is certified that is cheaper than always the best tier."""
+        return self.index > 0 and (self.saving.value or 0.0) > 0.0
+
+    @property
+    def verdict(self) -> str:
+        """What to do, in one sentence."""
+        bound = f"at most {100 * self.allowed_loss:g} % of the quality of {self.best_tier}"
+        sure = f"{100 * self.confidence:g} % confidence"
+        if self.beyond_constant:
+            saved = f"{_percent(self.saving.value)} of its cost (at least {_percent(self.saving.low)})"
+            return (
+                f"Certified with {sure}: at quality {self.point.quality:g} the router loses {bound} and saves {saved}."
+            )
+        other = "cheaper" if self.index else "other"
+        proven = f"no {other} policy is proven, with {sure}, to lose {bound}"
+        return f"Keep the constant model (always {self.best_tier}): {proven}."
+
+    def to_dict(self) -> dict[str, object]:
+        """Return everything as JSON values, the certified policy's figures at the top."""
+        found = {name: value for name, value in asdict(self).items() if name not in ("date", "saving")}
+        return {
+            "verdict": self.verdict,
+            "beyond_constant": self.beyond_constant,
+            "date": self.date.isoformat(),
+            "quality": self.point.quality,
+            "shadow_price": self.point.shadow_price,
+            "p_value": self.point.p_value,
+            "e_value": self.point.e_value,
+            "saving": self.saving.to_dict(),
+            **found,
+        }
+
+
+def certify(
+    outcomes: Outcomes,
+    candidates: Sequence[Candidate],
+    *,
+    tiers: Sequence[str],
+    date: datetime,
+    rng: Generator,
+    allowed_loss: float = 0.03,
+    confidence: float = 0.95,
+    test: TestName = "betting",
+    groups: ArrayLike | None = None,
+    draws: int = DRAWS,
+) -> Certificate:
+    """Walk from always the best tier to the boldest candidate; stop at the first that is not proven to lose little.
+
+    Fixed-sequence testing needs no correction for the number of candidates, only that their order was fixed before
+    anybody saw these outcomes.
+
+    Args:
+        outcomes: Quality in [0, 1] and cost (USD) of every tier on each of n requests, (n, K); `best_tier` must have
+            been chosen on other data.
+        candidates: Policies from safe to bold, chosen on other data.
+        tiers: Names of the K columns.
+        date: When this is.
+        rng: Draws the order of the bets, one row per unit for Clopper-Pearson, and the bootstrap samples.
+        allowed_loss: Share of the best tier's quality that may be lost.
+        confidence: Probability with which no policy that loses more is certified.
+        test: `betting` on the loss itself, or `clopper-pearson` on harm: how often, where the best tier is right, the
+            policy is wrong. Gains elsewhere do not count then, so it is the more cautious one; quality must be 0 or 1.
+        groups: Session or prompt of each request, (n,); None: every request is a unit.
+        draws: Bootstrap draws for the interval of the saving.
+
+    Raises:
+        DataError: When no test could succeed on so few units, or the quality is not what the test needs.
+        UsageError: When a share is out of range.
+
+    Source: Angelopoulos, Bates, Candes, Jordan, Lei, Learn then Test, arXiv 2110.01052, section 2.3.
+    """
+    check_shares(allowed_loss, confidence)
+    units = _units(outcomes, groups, rng)
+    kind = _Betting if test == "betting" else _Harm
+    p_of: _Betting | _Harm = kind(outcomes, units, allowed_loss, confidence)
+    needed = units_needed(allowed_loss, confidence, test=test)
+    if p_of.n < needed:
+        raise DataError(
+            f"{p_of.n} {p_of.counted} are too few to certify a loss of at most {100 * allowed_loss:g} % with "
+            f"{100 * confidence:g} % confidence: the {test} test needs at least {needed}, and a few thousand when the "
+            "true loss is near; audit more requests (run and judge every tier on them), or allow more"
+        )
+    steps = tuple(_walk(outcomes, candidates, units, p_of, 1.0 - confidence))
+    index = max(i for i, step in enumerate(steps) if step.certified)
+    chosen = candidates[index - 1].chosen if index else np.full(outcomes.n, outcomes.best_tier)
+    return Certificate(
+        date=date,
+        confidence=confidence,
+        allowed_loss=allowed_loss,
+        test=test,
+        n_rows=outcomes.n,
+        n_units=units.n,
+        best_tier=tiers[outcomes.best_tier],
+        steps=steps,
+        index=index,
+        saving=_saving(outcomes, chosen, groups, rng, confidence, draws),
+        least_kept=least_share_kept(_unavoidable(outcomes, units), allowed_loss),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Units:
+    """Unit of each row (n,), rows of each unit, one row of each, and a random order of the units, all (units,)."""
+
+    member: Ints
+    size: Floats
+    drawn: Ints
+    order: Ints
+
+    @property
+    def n(self) -> int:
+        return len(self.size)
+
+    def means(self, values: Floats) -> Floats:
+        return np.bincount(self.member, values, minlength=self.n) / self.size
+
+
+class _Betting:
+    """The loss itself; quality may be graded."""
+
+    counted = "sessions or prompts with every tier's outcome"
+
+    def __init__(self, outcomes: Outcomes, units: _Units, allowed_loss: float, confidence: float) -> None:
+        self.n = units.n
+        self._units, self._outcomes = units, outcomes
+        self._loss, self._confidence = allowed_loss, confidence
+
+    def __call__(self, quality: Floats) -> tuple[float, float | None]:
+        best = self._outcomes.quality[:, self._outcomes.best_tier]
+        shortfall = self._units.means((1.0 - self._loss) * best - quality)[self._units.order]
+        wealth = betting_e_value(shortfall, allowed_loss=self._loss, confidence=self._confidence)
+        return 1.0 / wealth, wealth
+
+
+class _Harm:
+    """How often the policy is wrong where the best tier is right: a bound of the loss where answers are right or wrong.
+
+    Harm among all requests would bound the loss as a share of 1, not of the best tier's quality.
+    """
+
+    counted = "sessions or prompts that the best tier answers well"
+
+    def __init__(self, outcomes: Outcomes, units: _Units, allowed_loss: float, _: float) -> None:
+        if not np.isin(outcomes.quality, (0.0, 1.0)).all():
+            raise DataError("clopper-pearson counts answers that are right or wrong, and some of these are graded: bet")
+        self._rows = units.drawn[outcomes.quality[units.drawn, outcomes.best_tier] == 1.0]
+        self.n = len(self._rows)
+        self._loss = allowed_loss
+
+    def __call__(self, quality: Floats) -> tuple[float, float | None]:
+        return clopper_pearson_p(int((quality[self._rows] == 0.0).sum()), self.n, self._loss), None
+
+
+def _units(outcomes: Outcomes, groups: ArrayLike | None, rng: Generator) -> _Units:
+    if outcomes.quality.min() < 0.0 or outcomes.quality.max() > 1.0:
+        raise DataError("a certificate needs quality in [0, 1]: without bounds nothing is certain about a mean")
+    names = np.arange(outcomes.n) if groups is None else np.asarray(groups)
+    _, member, size = np.unique(names, return_inverse=True, return_counts=True)
+    shuffled = rng.permutation(outcomes.n)
+    _, first = np.unique(member[shuffled], return_index=True)
+    return _Units(member, size.astype(np.float64), shuffled[first], rng.permutation(len(size)))
+
+
+def _walk(
+    outcomes: Outcomes, candidates: Sequence[Candidate], units: _Units, p_of: _Betting | _Harm, level: float
+) -> Iterator[Step]:
+    rows = np.arange(outcomes.n)
+    best, bill = outcomes.quality[:, outcomes.best_tier], float(outcomes.cost[:, outcomes.best_tier].sum())
+    reference = float(units.means(best).mean())
+    yield Step(1.0, None, 0.0, 0.0, certified=True)
+    walking = True
+    for candidate in candidates:
+        quality = outcomes.quality[rows, candidate.chosen]
+        p, wealth = p_of(quality) if walking else (None, None)
+        walking = p is not None and p <= level
+        loss = 1.0 - float(units.means(quality).mean()) / reference if reference > 0 else 0.0
+        saving = 1.0 - float(outcomes.cost[rows, candidate.chosen].sum()) / bill if bill > 0 else 0.0
+        yield Step(candidate.quality, candidate.shadow_price, loss, saving, walking, p, wealth)
+
+
+def _saving(
+    outcomes: Outcomes, chosen: Ints, groups: ArrayLike | None, rng: Generator, level: float, draws: int
+) -> Figure:
+    best, spent = outcomes.cost[:, outcomes.best_tier], outcomes.cost[np.arange(outcomes.n), chosen]
+
+    def saved(weights: Floats) -> Floats:
+        bill = weights @ best
+        return np.where(bill > 0, 1.0 - weights @ spent / np.where(bill > 0, bill, 1.0), np.nan)
+
+    reason = f"the best tier costs nothing on these {outcomes.n} requests"
+    return statistic_figure(saved, outcomes.n, rng=rng, draws=draws, groups=groups, level=level, reason=reason)
+
+
+def _unavoidable(outcomes: Outcomes, units: _Units) -> float:
+    """Share of the best tier's quality that is lost when every request goes to its best other tier."""
+    best = outcomes.quality[:, outcomes.best_tier]
+    others = np.delete(outcomes.quality[:, : outcomes.n_tiers], outcomes.best_tier, axis=1).max(axis=1, initial=0.0)
+    total = float(units.means(best).sum())
+    return float(units.means(np.maximum(best - others, 0.0)).sum()) / total if total > 0 else 0.0
+
+
+def _percent(value: float | None) -> str:
+    return "an unknown share" if value is None else f"{100 * value:.1f} %"
