@@ -34,7 +34,9 @@ def python(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_promised_command_is_in_the_table() -> None:
-    promised = "demo ingest simulate train evaluate route serve feedback retrain promote rollback models report bench"
+    promised = (
+        "demo ingest simulate train evaluate certify route serve feedback retrain promote rollback models report bench"
+    )
     assert set(COMMANDS) == {*promised.split(), "config", "doctor"}
 
 

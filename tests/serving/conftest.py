@@ -122,11 +122,14 @@ class Process:
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Process:
+        # A restart on the same log waits for its own line, not for the one of the process before.
+        before = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(self.command, stderr=log, env={**os.environ, **self.env})
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
-            said = [line for line in self.log.read_text().splitlines() if line.startswith("listening on ")]
+            new = self.log.read_bytes()[before:].decode()
+            said = [line for line in new.splitlines() if line.startswith("listening on ")]
             if said:
                 self.url = said[-1].removeprefix("listening on ")
                 return self

@@ -3,8 +3,10 @@
 import http.client
 import json
 import os
+import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from contextlib import closing, suppress
@@ -119,3 +121,13 @@ def test_settings_are_checked():
     with pytest.raises(ConfigError, match="stream_adequacy"):
         serving_settings(config)
     assert serving_settings(load_config(None, {})).host == "127.0.0.1"
+
+
+@pytest.mark.parametrize("wait_s", [0.3, 0.6, 0.9, 1.2, 1.5])
+def test_a_service_told_to_stop_while_it_starts_stops(start_service, wait_s):
+    home = start_service().home
+    command = [sys.executable, "-m", "router_ml.cli", "serve", "--config", str(home / "router.toml")]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    time.sleep(wait_s)  # somewhere between the first import and the first request
+    process.terminate()
+    assert process.wait(20) in (0, -signal.SIGTERM)

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -50,12 +51,12 @@ def run(args: argparse.Namespace) -> int:
     settings = parse_section(ServingSettings, {**settings.model_dump(), **given}, where="command line", prefix="--")
     logs.configure()
     listener = _listen(settings)
-    _exit_cleanly()
+    stop = _Stop()
     # With workers too: what is wrong is said once and here. A worker that cannot start is started again for ever.
     store = open_store(config.store.url)
     app = create_app(settings, config, store=store)
     if settings.workers == 1:
-        server = _Server(uvicorn.Config(app, **_options(settings)))
+        server = _Server(uvicorn.Config(app, **_options(settings)), stop)
         server.run(sockets=[listener])
         return 0 if server.started else 1
     store.close()
@@ -66,8 +67,30 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+class _Stop:
+    """What SIGTERM and SIGINT do while uvicorn does not handle them.
+
+    Before it serves they end the process at once: ignored, a service told to stop while it starts would run for ever.
+    After it has drained uvicorn raises them again for whoever handled them before: nobody, so that we exit with 0.
+    """
+
+    def __init__(self) -> None:
+        self.served = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if not self.served:
+            raise SystemExit(0)
+
+
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, stop: _Stop) -> None:
+        super().__init__(config)
+        self._stop = stop
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._stop.served = True
         await super().startup(sockets)
         if self.started and sockets:
             _announce(sockets[0])
@@ -116,9 +139,3 @@ def _announce(listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     sys.stderr.write(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}\n")
     sys.stderr.flush()
-
-
-def _exit_cleanly() -> None:
-    # After draining, uvicorn raises the signal again for whoever handled it before: nobody, so that we exit with 0.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
