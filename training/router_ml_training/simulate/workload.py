@@ -139,7 +139,7 @@ class _Writer:
     """Writes the rows of one request after the other, and remembers the sessions."""
 
     company: Company
-    library: Library
+    phrases: Library
     tiers: tuple[SimulatedTier, ...]
     priced: tuple[Tier, ...]
     rng: Generator
@@ -151,7 +151,7 @@ class _Writer:
         feature, voice = FEATURES[call.feature], voice_of(call.language)
         template = self.company.templates[call.feature][call.template]
         thread = self.threads.setdefault(call.session, Thread())
-        body = write_body(feature, template, voice, complexity, thread, self.library, self.rng)
+        body = write_body(feature, template, voice, complexity, thread, self.phrases, self.rng)
         kinds = [answer_kind(ok, feature, tier.visible, self.rng) for ok, tier in zip(good, self.tiers, strict=True)]
         written = [write_answer(kind, feature, voice, self.rng) for kind in kinds]
         if feature.chat:
