@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 
 from router_ml.cli.output import emit
 from router_ml_training.assessment import headline
-from router_ml_training.commands.workbench import git_commit, open_workbench, steps
+from router_ml_training.commands.train import train_on
+from router_ml_training.commands.workbench import open_workbench, steps
 from router_ml_training.evaluation.report import summary_table
-from router_ml_training.pipeline import promote_if_not_worse, train_bundle
-from router_ml_training.reading import Log, read_dataset, ripe_before
-from router_ml_training.records import mlflow_tracker, name_champion, report_of_run
+from router_ml_training.pipeline import promote_if_not_worse
+from router_ml_training.reading import Log
+from router_ml_training.records import name_champion, report_of_run
 
 __all__ = ["add_arguments", "run"]
 
@@ -35,22 +36,8 @@ def run(args: argparse.Namespace) -> int:
     bench = open_workbench(args)
     now = datetime.now(UTC)
     logs = [*(Log(path) for path in args.log), Log(args.store or bench.config.store.url, "store")]
-    described = ", ".join(map(str, logs))
     with steps() as progress:
-        ripe = ripe_before(now, bench.training.maturity_s)
-        dataset = read_dataset(logs, bench.ladder, ripe_before=ripe, progress=progress)
-        finished = train_bundle(
-            dataset,
-            bench.ladder,
-            bench.training,
-            bench.shelf,
-            quality=bench.config.policy.quality,
-            now=now,
-            description=described,
-            git_commit=git_commit(),
-            track=(lambda *_: None) if args.no_mlflow else mlflow_tracker(bench.mlflow, bench.training, now, described),
-            progress=progress,
-        )
+        finished = train_on(logs, bench, now=now, mlflow=not args.no_mlflow, progress=progress)
         progress("comparing with the champion")
         gate = promote_if_not_worse(finished, bench.shelf, now=now)
         if gate.passed:
@@ -60,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         "learner": finished.trained.learner,
         "promoted": gate.passed,
         "gate": asdict(gate),
-        "n_interactions": len(dataset),
+        "n_interactions": len(finished.dataset),
         "mlflow_run_id": finished.mlflow_run_id,
         **headline(finished.assessment),
     }

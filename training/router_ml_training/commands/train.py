@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from router_ml.cli.output import emit
 from router_ml_training.assessment import headline
-from router_ml_training.commands.workbench import file_to_write, git_commit, open_workbench, steps, write_page
+from router_ml_training.commands.workbench import (
+    Workbench,
+    file_to_write,
+    git_commit,
+    open_workbench,
+    steps,
+    write_page,
+)
 from router_ml_training.evaluation.report import render_report, summary_table
-from router_ml_training.pipeline import train_bundle
+from router_ml_training.learning import Progress
+from router_ml_training.pipeline import Run, train_bundle
 from router_ml_training.reading import Log, read_dataset, ripe_before
 from router_ml_training.records import mlflow_tracker, name_champion, report_of_run
 from router_ml_training.sources import SOURCES
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["add_arguments", "run", "train_on"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,27 +35,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-mlflow", action="store_true", help="do not record the run in MLflow")
 
 
+def train_on(logs: Sequence[Log], bench: Workbench, *, now: datetime, mlflow: bool, progress: Progress) -> Run:
+    """Read logs, train on them under a configuration, and put the bundle on the shelf.
+
+    Args:
+        logs: What to learn from.
+        bench: The configuration.
+        now: Time of the run.
+        mlflow: Whether the run is recorded there.
+        progress: Told what is being done.
+    """
+    described = ", ".join(map(str, logs))
+    ripe = ripe_before(now, bench.training.maturity_s)
+    dataset = read_dataset(logs, bench.ladder, ripe_before=ripe, progress=progress)
+    return train_bundle(
+        dataset,
+        bench.ladder,
+        bench.training,
+        bench.shelf,
+        quality=bench.config.policy.quality,
+        now=now,
+        description=described,
+        git_commit=git_commit(),
+        track=mlflow_tracker(bench.mlflow, bench.training, now, described) if mlflow else (lambda *_: None),
+        progress=progress,
+    )
+
+
 def run(args: argparse.Namespace) -> int:
     """Train, put the bundle on the shelf, print what it is worth on held-out rows."""
     bench = open_workbench(args)
     now = datetime.now(UTC)
     logs = [Log(location, args.source) for location in args.logs]
-    described = ", ".join(map(str, logs))
     with steps() as progress:
-        ripe = ripe_before(now, bench.training.maturity_s)
-        dataset = read_dataset(logs, bench.ladder, ripe_before=ripe, progress=progress)
-        finished = train_bundle(
-            dataset,
-            bench.ladder,
-            bench.training,
-            bench.shelf,
-            quality=bench.config.policy.quality,
-            now=now,
-            description=described,
-            git_commit=git_commit(),
-            track=(lambda *_: None) if args.no_mlflow else mlflow_tracker(bench.mlflow, bench.training, now, described),
-            progress=progress,
-        )
+        finished = train_on(logs, bench, now=now, mlflow=not args.no_mlflow, progress=progress)
     if args.promote:
         bench.shelf.promote(finished.version, reason="promoted by `router-ml train --promote`", now=now)
         name_champion(finished.mlflow_run_id, bench.mlflow)
