@@ -138,6 +138,31 @@ def test_only_a_live_tier_ran_because_a_cheaper_one_was_refused(mode: str) -> No
     assert found.escalated.tolist() == [False, False, mode == "live"]
 
 
+def test_a_verifier_labels_nothing_and_its_opinion_is_kept() -> None:
+    found = evidence(attempt("small", verdict("verifier", False, 0.1)), attempt("large", GOOD))
+    assert np.isnan(found.quality[0])
+    assert found.opinions[0].tolist() == [-1, 0, -1, -1]
+    assert found.escalated.tolist() == [False, False, True]
+    assert found.settled.tolist() == [False, False, True]
+
+
+def test_what_every_source_said_is_kept_beside_what_settles_it() -> None:
+    verdicts = (verdict("rule", False), verdict("verifier", True, 0.7), verdict("judge", None, 0.4))
+    found = evidence(attempt("small", *verdicts), feedback=(said("user", True), said("human", False, after_s=5)))
+    assert found.opinions[0].tolist() == [0, 1, 1, 0]
+    assert found.quality[0] == 0.0
+    assert found.settled[0]
+    assert not found.rule_only[0]
+
+
+def test_sources_that_contradict_each_other_are_settled_by_rank_whatever_their_order() -> None:
+    verdicts = [verdict("judge", False), verdict("user", True), verdict("rule", False), verdict("verifier", True)]
+    for order in (verdicts, verdicts[::-1]):
+        found = evidence(attempt("small", *order))
+        assert found.quality[0] == 0.0
+        assert not found.settled[0]
+
+
 def test_every_tier_after_a_refusal_was_escalated_to() -> None:
     found = evidence(attempt("small", BAD), attempt("medium", BAD), attempt("large", GOOD))
     assert found.escalated.tolist() == [False, True, True]

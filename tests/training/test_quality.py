@@ -11,7 +11,7 @@ from router_ml_training.quality import DataQuality, QualityCounter
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 GOOD = {"adequate": True, "source": "judge"}
-BAD = {"adequate": False, "source": "verifier"}
+BAD = {"adequate": False, "source": "user"}
 
 
 def small(*verdicts: dict[str, Any], **fields: Any) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def test_known_and_failed_outcomes_are_counted_per_tier_and_the_untried_tier_is_
     assert (tiers["small"].n_attempts, tiers["small"].n_known, tiers["small"].n_failed) == (3, 3, 2)
     assert (tiers["small"].unknown_share, tiers["small"].failure_rate) == (0.25, pytest.approx(2 / 3))
     assert (tiers["large"].n_attempts, tiers["large"].n_known, tiers["large"].unknown_share) == (2, 1, 0.75)
-    assert quality.label_sources == {"judge": 2, "verifier": 2}
+    assert quality.label_sources == {"judge": 2, "user": 2}
 
 
 def test_an_error_is_no_outcome_and_lacks_no_cost() -> None:
@@ -101,7 +101,7 @@ def test_propensities_are_asked_of_live_interactions_only() -> None:
     [
         ([row(small(GOOD), large(GOOD))], "none of the 1 known outcomes of tier 'small' is a failure"),
         ([row(small(BAD), large(GOOD))], "all 1 known outcomes of tier 'small' are failures"),
-        ([row(small(BAD), large(BAD))], "all labels come from one source, 'verifier'"),
+        ([row(small(BAD), large(BAD))], "all labels come from one source, 'user'"),
         ([row(small(), large())], "no attempt was judged and no feedback came"),
         ([row(small(GOOD))], "only 1 interactions"),
     ],

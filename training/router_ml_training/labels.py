@@ -1,11 +1,12 @@
 """Attempts and feedback -> what is known about each tier's adequacy for one request.
 
-Untried is unknown. An infrastructure error is no evidence. A rule that finds nothing wrong proves nothing.
+Untried is unknown. An infrastructure error is no evidence. A rule that finds nothing wrong proves nothing. A verifier's
+verdict is the router's own opinion: it is kept as an opinion and is never an outcome.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeAlias
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router_ml.schema import DECIDED_TIER, Feedback, Interaction, Verdict, VerdictSource
+from router_ml_training.reliability import NOISY_SOURCES, SILENT
 
 __all__ = ["Evidence", "evidence_of", "thin_rule_refusals"]
 
@@ -21,8 +23,11 @@ F64: TypeAlias = NDArray[np.float64]
 
 # Who is believed when sources disagree: a higher rank overrules a lower one, later words overrule earlier ones.
 _RANK: dict[VerdictSource, int] = {"rule": 0, "verifier": 1, "user": 2, "judge": 3, "check": 4, "human": 4}
+_SETTLES = _RANK["check"]
 # These look at the answer alone: what they refuse is bad, what they let pass is merely not obviously bad.
 _ONE_SIDED: frozenset[VerdictSource] = frozenset({"rule"})
+# From here on a graded opinion counts as "good", as everywhere an outcome is taken for a yes or a no.
+_GOOD = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +36,9 @@ class Evidence:
 
     `quality` (K,) in [0, 1], NaN where unknown. `escalated` (K,) is true where the tier ran *because* a cheaper one
     was judged inadequate, so that its outcome is known only for requests that are hard for the cheaper one.
-    `answered` (K,) are the tiers that answered, `rule_only` (K,) those whose failure a rule alone has found.
-    `cost_usd` and `output_tokens` (K,) are NaN for tiers that did not answer.
+    `answered` (K,) are the tiers that answered, `rule_only` (K,) those whose failure a rule alone has found, `settled`
+    (K,) those whose outcome comes from a person or a check. `opinions` (K, 4) int8 is what each of the other sources
+    said, 1 good, 0 bad, -1 nothing. `cost_usd` and `output_tokens` (K,) are NaN for tiers that did not answer.
     """
 
     quality: F64
@@ -41,6 +47,8 @@ class Evidence:
     rule_only: NDArray[np.bool_]
     cost_usd: F64
     output_tokens: F64
+    settled: NDArray[np.bool_]
+    opinions: NDArray[np.int8]
 
 
 def evidence_of(interaction: Interaction, tiers: Sequence[str]) -> Evidence:
@@ -55,8 +63,7 @@ def evidence_of(interaction: Interaction, tiers: Sequence[str]) -> Evidence:
         if attempt.error is not None or i is None:
             continue
         later = [item for item in feedback if (item.tier or last) == attempt.tier]
-        quality, rank = _quality((*attempt.verdicts, *later))
-        evidence.quality[i] = quality
+        rank = _judge(evidence, i, (*attempt.verdicts, *later))
         evidence.answered[i] = True
         evidence.rule_only[i] = rank == _RANK["rule"]
         evidence.escalated[i] = refused and interaction.mode == "live"
@@ -73,7 +80,7 @@ def _from_feedback_alone(
 ) -> None:
     # The caller asked for the decision only and fetched the answer itself; what it says afterwards still counts.
     for name, i in position.items():
-        evidence.quality[i], _ = _quality(item for item in feedback if (item.tier or decided) == name)
+        _judge(evidence, i, [item for item in feedback if (item.tier or decided) == name])
 
 
 def _when(feedback: Feedback) -> datetime:
@@ -126,18 +133,23 @@ def _nothing_known(n: int) -> Evidence:
     def no() -> NDArray[np.bool_]:
         return np.zeros(n, np.bool_)
 
-    return Evidence(unknown(), no(), no(), no(), unknown(), unknown())
+    silence = np.full((n, len(NOISY_SOURCES)), SILENT, np.int8)
+    return Evidence(unknown(), no(), no(), no(), unknown(), unknown(), no(), silence)
 
 
-def _quality(judgements: Iterable[Verdict | Feedback]) -> tuple[float, int]:
-    """Return the outcome (NaN: unknown) and the rank of who said so (-1: nobody)."""
-    best = float("nan")
+def _judge(evidence: Evidence, i: int, judgements: Sequence[Verdict | Feedback]) -> int:
+    """Note what was said about tier i; return the rank of whose word is its outcome (-1: nobody's)."""
     rank = -1
     for judgement in judgements:
         value = _value(judgement)
-        if value is not None and _RANK[judgement.source] >= rank:
-            best, rank = value, _RANK[judgement.source]
-    return best, rank
+        if value is None:
+            continue
+        if judgement.source in NOISY_SOURCES:
+            evidence.opinions[i, NOISY_SOURCES.index(judgement.source)] = value >= _GOOD
+        if judgement.source != "verifier" and _RANK[judgement.source] >= rank:
+            evidence.quality[i], rank = value, _RANK[judgement.source]
+    evidence.settled[i] = rank == _SETTLES
+    return rank
 
 
 def _value(judgement: Verdict | Feedback) -> float | None:

@@ -1,38 +1,47 @@
 """What is learned: adequacy per tier before the call, and how long the answer will be.
 
-A tier whose outcome was seen whatever the cheaper ones did gets a *marginal* head, P(ok). A tier that was seen only
+A tier whose outcome was seen whatever the cheaper ones did gets a *marginal* head, P(ok). A tier that was mostly seen
 because a cheaper one had failed gets a *chained* head, P(ok given the cheaper failed); its adequacy is then
-P(cheaper ok) (1 - slip) + P(cheaper fails) P(ok given the cheaper failed), where `slip` is the rate at which a dearer
-tier fails although the cheaper one does not.
+P(cheaper ok) (1 - slip) + P(cheaper fails) P(ok given the cheaper failed), where `slip` is the chance that the dearer
+tier fails although the cheaper one does not. Where most requests were answered by one tier only, the linear heads are
+*shared*: marginal heads fitted together. What is uncertain about who failed is filled in by EM (see `censored`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from router_ml_training.censored import (
+    Form,
+    Lesson,
+    exact,
+    first_lessons,
+    form_of,
+    informed_lessons,
+    smoothed,
+    spoken_of,
+)
 from router_ml_training.dataset import Dataset
 from router_ml_training.encoder import Design, Encoder
+from router_ml_training.learners import linear
 from router_ml_training.learners.calibration import Platt, fit_platt
 from router_ml_training.learners.protocol import Fit, Head, Learner
 from router_ml_training.onnx_graph import GraphBuilder
+from router_ml_training.shared import fit_shared, one_outcome_each
+from router_ml_training.slips import PUBLIC_SLIP, SlipLaw, fit_slip
 
 __all__ = ["AdequacyModel", "TierModel", "TokenModel", "cross_fit_adequacy", "fit_adequacy", "fit_tokens", "forms"]
 
 F64: TypeAlias = NDArray[np.float64]
 F32: TypeAlias = NDArray[np.float32]
-Form: TypeAlias = Literal["marginal", "chained"]
 
-# A tier with fewer freely observed outcomes than this, and than a quarter of its escalated ones, is chained.
-_MIN_MARGINAL_ROWS = 200
-_MIN_MARGINAL_SHARE = 0.25
-# Failure of the dearer tier where the cheaper one succeeds was 8 to 11 % on public pairs: worth 20 observations.
-_PRIOR_SLIP = 0.08
-_PRIOR_SLIP_ROWS = 20.0
+# Each round fits every head again, so there are few; not tuned.
+_ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +51,7 @@ class TierModel:
     form: Form
     head: Head
     platt: Platt
-    slip: float = 0.0
+    slip: SlipLaw = PUBLIC_SLIP
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +72,31 @@ class AdequacyModel:
 
     def adequacy_of(self, logits: F64) -> F64:
         """Return the adequacy that logits (n, K) stand for: calibrated, and chained where the form says so."""
-        columns: list[F64] = []
+        rise, slip = self.transitions(logits)
+        adequacy = rise.copy()
         for t, model in enumerate(self.models):
-            p = model.platt.probability(logits[:, t])
             if model.form == "chained":
-                cheaper = columns[-1]
-                p = cheaper * (1.0 - model.slip) + (1.0 - cheaper) * p
-            columns.append(p)
-        return np.stack(columns, axis=1)
+                cheaper = adequacy[:, t - 1]
+                adequacy[:, t] = cheaper * (1.0 - slip[:, t]) + (1.0 - cheaper) * rise[:, t]
+        return adequacy
+
+    def transitions(self, logits: F64) -> tuple[F64, F64]:
+        """Return the chain that logits (n, K) stand for.
+
+        Returns:
+            P(adequate given that the tier before failed) and P(inadequate given that it did not), (n, K) each. For a
+            tier that is learned by itself the tier before makes no difference.
+        """
+        rise = np.stack([model.platt.probability(logits[:, t]) for t, model in enumerate(self.models)], axis=1)
+        slip = 1.0 - rise
+        adequacy = rise[:, 0]
+        for t, model in enumerate(self.models):
+            if model.form == "chained":
+                slip[:, t] = model.slip.probability(adequacy, rise[:, t])
+                adequacy = adequacy * (1.0 - slip[:, t]) + (1.0 - adequacy) * rise[:, t]
+            else:
+                adequacy = rise[:, t]
+        return rise, slip
 
     def add_to_graph(self, graph: GraphBuilder) -> str:
         """Add all heads, their calibration and the chain; return the tensor (n, K)."""
@@ -79,10 +105,10 @@ class AdequacyModel:
         for model in self.models:
             p = model.platt.add_to_graph(graph, model.head.add_to_graph(graph))
             if model.form == "chained":
-                cheaper = columns[-1]
-                kept = graph.add("Mul", cheaper, graph.scalar(1.0 - model.slip))
-                gained = graph.add("Mul", graph.add("Sub", graph.scalar(1.0), cheaper), p)
-                p = graph.add("Add", kept, gained)
+                cheaper, one = columns[-1], graph.scalar(1.0)
+                slip = model.slip.add_to_graph(graph, cheaper, p)
+                kept = graph.add("Mul", cheaper, graph.add("Sub", one, slip))
+                p = graph.add("Add", kept, graph.add("Mul", graph.add("Sub", one, cheaper), p))
             columns.append(p)
         return graph.add("Concat", *columns, axis=1)
 
@@ -126,7 +152,7 @@ def fit_adequacy(
         seed: For whatever the learner draws.
         num_threads: Threads the learner may use.
     """
-    work = _Work(train, encoder, encoder.encode(train), learner, _forms(train), seed, num_threads)
+    work = _Work(train, encoder, encoder.encode(train), learner, _forms(train, learner), seed, num_threads)
     model = work.fit(np.arange(len(train)))
     return _calibrated(model, model.logits(encoder.encode(tune)), tune)
 
@@ -147,7 +173,7 @@ def cross_fit_adequacy(
     Returns:
         The model, and the calibrated held-out adequacy of every row, (n, K).
     """
-    work = _Work(data, encoder, encoder.encode(data), learner, _forms(data), seed, num_threads)
+    work = _Work(data, encoder, encoder.encode(data), learner, _forms(data, learner), seed, num_threads)
     logits = np.zeros((len(data), len(data.tiers)))
     for number in np.unique(fold):
         unseen = np.flatnonzero(fold == number)
@@ -169,30 +195,63 @@ class _Work:
     num_threads: int
 
     def fit(self, index: NDArray[np.int64]) -> AdequacyModel:
-        """Fit uncalibrated heads on some of the rows."""
+        """Fit uncalibrated heads on some of the rows; by EM where the evidence on them is uncertain."""
         part = self.data.rows(index)
-        models: list[TierModel] = []
-        for t, form in enumerate(self.forms):
-            rows = _rows(part, t, form)
-            fit = Fit(
-                self.design.rows(index[rows]),
-                part.quality[rows, t],
-                np.ones(len(rows)),
-                part.group[rows],
-                self.seed + t,
-                self.num_threads,
-            )
-            slip = _slip(self.data, t) if form == "chained" else 0.0
-            models.append(TierModel(form, self.learner(fit), Platt(1.0, 0.0), slip))
+        design = self.design.rows(index)
+        model = self._heads(part, design, first_lessons(part, self.forms))
+        if exact(part, self.forms):
+            return model
+        for _ in range(_ROUNDS):
+            posterior = smoothed(part, *model.transitions(model.logits(design)))
+            model = self._heads(part, design, informed_lessons(part, self.forms, posterior))
+        return model
+
+    def _heads(self, part: Dataset, design: Design, lessons: tuple[Lesson, ...]) -> AdequacyModel:
+        if "shared" in self.forms:
+            heads = fit_shared(design, lessons, seed=self.seed)
+        else:
+            heads = tuple(self._head(part, design, t, lesson) for t, lesson in enumerate(lessons))
+        models = [TierModel(form, head, Platt(1.0, 0.0)) for form, head in zip(self.forms, heads, strict=True)]
         return AdequacyModel(self.data.tiers, self.encoder, tuple(models))
+
+    def _head(self, part: Dataset, design: Design, t: int, lesson: Lesson) -> Head:
+        fit = Fit(
+            design.rows(lesson.rows),
+            lesson.target,
+            lesson.weight,
+            part.group[lesson.rows],
+            self.seed + t,
+            self.num_threads,
+            part.ts[lesson.rows] if part.dated else None,
+        )
+        return self.learner(fit)
 
 
 def _calibrated(model: AdequacyModel, logits: F64, held_out: Dataset) -> AdequacyModel:
+    """Calibrate every head, then the slips, on rows whose logits (n, K) come from models that had not seen them."""
+    parts = tuple(one.form for one in model.models)
+    lessons = first_lessons(held_out, parts)
+    if not exact(held_out, parts):
+        lessons = informed_lessons(held_out, parts, smoothed(held_out, *model.transitions(logits)))
     models = []
-    for t, one in enumerate(model.models):
-        rows = _rows(held_out, t, one.form)
-        models.append(replace(one, platt=fit_platt(logits[rows, t], held_out.quality[rows, t])))
-    return replace(model, models=tuple(models))
+    for t, (one, lesson) in enumerate(zip(model.models, lessons, strict=True)):
+        models.append(replace(one, platt=fit_platt(logits[lesson.rows, t], lesson.target, lesson.weight)))
+    model = replace(model, models=tuple(models))
+    for t, form in enumerate(parts):
+        if form == "chained":
+            models[t] = replace(models[t], slip=_slip(model, logits, held_out, t))
+            model = replace(model, models=tuple(models))
+    return model
+
+
+def _slip(model: AdequacyModel, logits: F64, held_out: Dataset, t: int) -> SlipLaw:
+    # Only rows on which both were run whatever came out can tell.
+    spoken = spoken_of(held_out)
+    both = spoken[:, t - 1] & spoken[:, t] & ~held_out.escalated[:, t]
+    rise, _ = model.transitions(logits)
+    posterior = smoothed(held_out, *model.transitions(logits))
+    cheaper = model.adequacy_of(logits)[both, t - 1]
+    return fit_slip(cheaper, rise[both, t], 1.0 - posterior.ok[both, t], posterior.ok[both, t - 1])
 
 
 def fit_tokens(train: Dataset, encoder: Encoder) -> TokenModel:
@@ -225,31 +284,8 @@ def forms(model: AdequacyModel) -> Mapping[str, str]:
     return {name: one.form for name, one in zip(model.tiers, model.models, strict=True)}
 
 
-def _forms(data: Dataset) -> tuple[Form, ...]:
-    return tuple(_form(data, t) for t in range(len(data.tiers)))
-
-
-def _form(data: Dataset, t: int) -> Form:
-    if t == 0:
-        return "marginal"
-    known = ~np.isnan(data.quality[:, t])
-    escalated = int((known & data.escalated[:, t]).sum())
-    free = int(known.sum()) - escalated
-    enough = free >= min(_MIN_MARGINAL_ROWS, max(escalated, 1)) or free >= _MIN_MARGINAL_SHARE * escalated
-    return "marginal" if enough else "chained"
-
-
-def _rows(data: Dataset, t: int, form: str) -> NDArray[np.int64]:
-    known = ~np.isnan(data.quality[:, t])
-    if form == "marginal":
-        return np.flatnonzero(known & ~data.escalated[:, t])
-    failed = np.nan_to_num(data.quality[:, t - 1], nan=1.0) < 0.5
-    return np.flatnonzero(known & (data.escalated[:, t] | failed))
-
-
-def _slip(data: Dataset, t: int) -> float:
-    # Only rows on which both were run whatever came out can tell.
-    both = ~np.isnan(data.quality[:, t]) & ~np.isnan(data.quality[:, t - 1]) & ~data.escalated[:, t]
-    fine = both & (np.nan_to_num(data.quality[:, t - 1]) >= 0.5)
-    failures = float((1.0 - data.quality[fine, t]).sum())
-    return (failures + _PRIOR_SLIP * _PRIOR_SLIP_ROWS) / (float(fine.sum()) + _PRIOR_SLIP_ROWS)
+def _forms(data: Dataset, learner: Learner) -> tuple[Form, ...]:
+    found = tuple(form_of(data, t) for t in range(len(data.tiers)))
+    if learner is linear.learn and "chained" not in found and len(found) > 1 and one_outcome_each(data):
+        return tuple("shared" for _ in found)
+    return found

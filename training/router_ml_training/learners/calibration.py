@@ -42,24 +42,26 @@ class Platt:
         return graph.add("Sigmoid", scaled)
 
 
-def fit_platt(logit: F64, target: F64) -> Platt:
+def fit_platt(logit: F64, target: F64, weight: F64 | None = None) -> Platt:
     """Fit slope and shift on held-out rows.
 
     Args:
         logit: Uncalibrated scores, shape (m,).
         target: Outcomes in [0, 1], shape (m,).
+        weight: How much each row counts, shape (m,); None: once.
 
     Source: Platt 1999; here with a Gaussian prior at the identity instead of his smoothed targets.
     """
     if len(logit) == 0:
         return Platt(1.0, 0.0)
+    counts = np.ones(len(logit)) if weight is None else weight
 
     def loss(parameters: F64) -> tuple[float, F64]:
         slope, shift = parameters
         z = slope * logit + shift
-        residual = expit(z) - target
+        residual = counts * (expit(z) - target)
         prior = _PRIOR_ROWS * ((slope - 1.0) ** 2 + shift**2) / 2.0
-        value = float(np.sum(np.logaddexp(0.0, z) - target * z)) + prior
+        value = float(counts @ (np.logaddexp(0.0, z) - target * z)) + prior
         gradient = np.array([residual @ logit, residual.sum()]) + _PRIOR_ROWS * np.array([slope - 1.0, shift])
         return value, gradient
 
