@@ -10,7 +10,7 @@ import pytest
 
 from router_ml.errors import DataError, UnknownName
 from router_ml_training import candidates
-from router_ml_training.candidates import compete, log_loss
+from router_ml_training.candidates import choose, compete, difference_loss, log_loss
 from router_ml_training.dataset import Dataset
 
 CHEAP = ("constant", "length", "linear")
@@ -92,3 +92,33 @@ def test_the_log_loss_is_the_mean_over_what_is_known_of_each_row() -> None:
     graded = -(0.25 * np.log(0.5) + 0.75 * np.log(0.5))
     expected = [-np.log(0.8), (graded - np.log(0.1)) / 2, -np.log(1e-6)]
     np.testing.assert_allclose(log_loss(adequacy, quality), expected)
+
+
+def test_the_difference_loss_is_the_mean_over_pairs_of_known_tiers() -> None:
+    adequacy = np.array([[0.2, 0.5, 0.9], [0.2, 0.5, 0.9]])
+    quality = np.array([[0.0, 1.0, 1.0], [np.nan, 0.0, 1.0]])
+    first = ((1.0 - 0.3) ** 2 + (1.0 - 0.7) ** 2 + (0.0 - 0.4) ** 2) / 3
+    np.testing.assert_allclose(difference_loss(adequacy, quality), [first, (1.0 - 0.4) ** 2])
+
+
+def test_who_is_as_good_by_the_log_loss_but_worse_on_differences_is_not_kept(world: Any) -> None:
+    data = world.dataset(1500)
+    drawn = world.draw(1500, np.random.default_rng(0)).difficulty
+    truth = np.stack([world.p_small[drawn], world.p_large[drawn]], axis=1)
+    error = np.random.default_rng(1).choice([-0.9, 0.9], (1500, 1))
+    logit = np.log(truth / (1 - truth))
+    candidates_ = {
+        "constant": np.full((1500, 2), 0.5),
+        "length": 1 / (1 + np.exp(-(logit + error * np.array([1, -1])))),  # errors of the tiers that differ
+        "linear": 1 / (1 + np.exp(-(logit + error))),  # errors that all tiers share
+    }
+    found = choose(candidates_, data, ("constant", "length", "linear"))
+    by_log_loss = {one.name: one.within for one in found.candidates}
+    assert by_log_loss["length"] or found.best == "linear"
+    assert found.name == "linear"
+
+
+def test_few_pairs_leave_the_log_loss_alone(world: Any) -> None:
+    data = world.dataset(150)
+    near = data.quality.mean(axis=0) * np.ones((150, 1))
+    assert choose({"constant": near, "length": near + 0.001}, data, ("constant", "length")).keep_constant

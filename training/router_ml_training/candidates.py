@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -13,16 +13,19 @@ from router_ml.errors import DataError
 from router_ml_training.dataset import Dataset, joined
 from router_ml_training.encoder import fit_encoder
 from router_ml_training.evaluation.compare import Choice, one_standard_error
-from router_ml_training.learners import LEARNERS, SIMPLICITY
+from router_ml_training.learners import LEARNERS, SIMPLICITY, USES_MAP
 from router_ml_training.splits import group_folds
 from router_ml_training.tasks import AdequacyModel, cross_fit_adequacy, fit_adequacy
 
-__all__ = ["Competition", "compete", "log_loss"]
+__all__ = ["Competition", "choose", "compete", "difference_loss", "log_loss"]
 
 F64: TypeAlias = NDArray[np.float64]
 
 _FOLDS = 4
 _FOLD_UP_TO = 20_000
+# Differences need two tiers whose outcome is known whatever came of the other, on enough rows to compare anybody by.
+_PAIR = 2
+_MIN_PAIRED = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,7 @@ def compete(
     both = joined(train, tune)
     folded = len(both) <= _FOLD_UP_TO and len(np.unique(both.group)) >= _FOLDS
     fitted, held_out = (both, both) if folded else (train, tune)
-    encoder = fit_encoder(fitted)
+    encoder = fit_encoder(fitted, latent=bool(USES_MAP & set(learners)), seed=seed)
     fold = group_folds(fitted.group, _FOLDS, np.random.default_rng(seed))
     models: dict[str, AdequacyModel] = {}
     adequacy: dict[str, F64] = {}
@@ -97,10 +100,56 @@ def compete(
         else:
             models[name] = fit_adequacy(fitted, held_out, encoder, learner, seed=seed, num_threads=num_threads)
             adequacy[name] = models[name].predict(encoder.encode(held_out))
-    judged = np.flatnonzero(~np.isnan(held_out.free_quality).all(axis=1))
-    losses = {name: log_loss(p[judged], held_out.free_quality[judged]) for name, p in adequacy.items()}
+    return Competition(models, choose(adequacy, held_out, order), fitted, held_out, adequacy)
+
+
+def choose(adequacy: Mapping[str, F64], held_out: Dataset, order: Sequence[str]) -> Choice:
+    """Return the simplest candidate within one standard error of the best, by the log loss and by what routing needs.
+
+    A router acts on differences between tiers. Where enough rows tell them, a candidate must also be within one
+    standard error by the squared error of the differences; where none is near the best by both, the best by the log
+    loss is kept.
+
+    Args:
+        adequacy: Held-out adequacy (m, K) by candidate.
+        held_out: The rows, with what is known of them.
+        order: The candidates from the simplest to the least simple.
+    """
+    quality = held_out.free_quality
+    judged = np.flatnonzero(~np.isnan(quality).all(axis=1))
+    losses = {name: log_loss(p[judged], quality[judged]) for name, p in adequacy.items()}
     choice = one_standard_error(losses, simplicity=order, groups=held_out.group[judged])
-    return Competition(models, choice, fitted, held_out, adequacy)
+    paired = np.flatnonzero((~np.isnan(quality)).sum(axis=1) >= _PAIR)
+    if len(paired) < _MIN_PAIRED or choice.keep_constant:
+        return choice
+    gaps = {name: difference_loss(p[paired], quality[paired]) for name, p in adequacy.items()}
+    by_gap = one_standard_error(gaps, simplicity=order, groups=held_out.group[paired])
+    fit_for_both = _within(choice) & _within(by_gap)
+    name = next((name for name in order if name in fit_for_both), choice.best)
+    if name == choice.name:
+        return choice
+    verdict = (
+        f"Use '{name}': '{choice.name}' is simpler and within one standard error by the log loss, "
+        "but predicts the differences between tiers, which decide the routes, worse."
+    )
+    return replace(choice, name=name, verdict=verdict)
+
+
+def difference_loss(adequacy: F64, quality: F64) -> F64:
+    """Return the mean squared error of the differences between known tiers of each row, shape (n,).
+
+    Args:
+        adequacy: Predicted probabilities (n, K).
+        quality: Known outcomes in [0, 1] (n, K), NaN where unknown; at least two known per row.
+    """
+    error = quality - adequacy
+    pairs = [(error[:, b] - error[:, a]) ** 2 for a in range(error.shape[1]) for b in range(a + 1, error.shape[1])]
+    row_losses: F64 = np.nanmean(np.stack(pairs, axis=1), axis=1)
+    return row_losses
+
+
+def _within(choice: Choice) -> set[str]:
+    return {one.name for one in choice.candidates if one.within}
 
 
 def log_loss(adequacy: F64, quality: F64) -> F64:

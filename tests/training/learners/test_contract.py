@@ -18,6 +18,7 @@ from router_ml_training.evaluation.metrics import apgr
 from router_ml_training.evaluation.outcomes import Outcomes
 from router_ml_training.learners import LEARNERS, SIMPLICITY
 from router_ml_training.learners.constant import ConstantHead
+from router_ml_training.learners.ensemble import StackedHead
 from router_ml_training.learners.gbdt import BoostedHead
 from router_ml_training.learners.length import _COLUMN, LengthHead
 from router_ml_training.learners.protocol import Fit, Head
@@ -93,6 +94,8 @@ def run_graph(head: Head, encoder: Encoder, data: Dataset) -> np.ndarray:
 
 
 def thresholds(head: Head) -> list[tuple[int, float]]:
+    if isinstance(head, StackedHead):
+        return [split for trees in head.trees for split in trees.thresholds]
     return head.trees.thresholds if isinstance(head, BoostedHead) else []
 
 
@@ -172,7 +175,7 @@ def test_shuffled_labels_teach_nothing(name: str, fit: Fit, fresh: Design, data:
     assert routing_gain(head, fresh, quality) == pytest.approx(0.5, abs=0.08)
 
 
-@pytest.mark.parametrize("name", ["linear", "gbdt"])
+@pytest.mark.parametrize("name", ["linear", "gbdt", "ensemble"])
 def test_true_labels_teach_something(name: str, heads: dict[str, Head], fresh: Design, data: Dataset) -> None:
     assert routing_gain(heads[name], fresh, data.quality[N : N + N_FRESH]) > 0.65
 

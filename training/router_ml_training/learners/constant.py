@@ -12,7 +12,7 @@ from router_ml_training.encoder import Design
 from router_ml_training.learners.protocol import Fit, Head
 from router_ml_training.onnx_graph import GraphBuilder
 
-__all__ = ["ConstantHead", "learn"]
+__all__ = ["ConstantHead", "learn", "one_sided"]
 
 F64: TypeAlias = NDArray[np.float64]
 
@@ -45,3 +45,8 @@ def learn(fit: Fit) -> Head:
     """Return the weighted average as a logit, shrunk by one pseudo-observation of 0.5."""
     rate = (float(fit.target @ fit.weight) + 0.5) / (float(fit.weight.sum()) + 1.0)
     return ConstantHead(float(np.log(rate / (1.0 - rate))))
+
+
+def one_sided(fit: Fit) -> bool:
+    """Return whether all the weight is on one side: nothing but the constant can then be learned."""
+    return float(fit.target @ fit.weight) <= 0 or float((1.0 - fit.target) @ fit.weight) <= 0

@@ -15,18 +15,20 @@ from numpy.typing import NDArray
 
 from router_ml.registry import require
 from router_ml_training.encoder import Design
+from router_ml_training.landmarks import sampled
 from router_ml_training.learners import linear
 from router_ml_training.learners.constant import ConstantHead
-from router_ml_training.learners.protocol import Fit, Head
+from router_ml_training.learners.protocol import Fit, Head, Learner
 from router_ml_training.learners.trees import Trees, read_trees
 from router_ml_training.onnx_graph import GraphBuilder
 from router_ml_training.splits import group_folds
 
-__all__ = ["BoostedHead", "learn"]
+__all__ = ["FOLDS", "BoostedHead", "boosted", "bounded", "cross_fitted", "grown", "learn", "n_trees_of", "too_few"]
 
 F64: TypeAlias = NDArray[np.float64]
 
-_FOLDS = 4
+FOLDS = 3
+_MAX_ROWS = 200_000
 _MAX_TREES = 200
 _MIN_TREES = 5
 _PATIENCE = 25
@@ -65,38 +67,66 @@ class BoostedHead:
 def learn(fit: Fit) -> Head:
     """Fit the linear head, then trees on its cross-fitted score; their number is chosen on a held-out fold."""
     base = linear.learn(fit)
-    too_few = len(fit.target) < 4 * _PARAMETERS["min_data_in_leaf"] or len(np.unique(fit.group)) < _FOLDS
-    if isinstance(base, ConstantHead) or too_few:
+    if isinstance(base, ConstantHead) or too_few(fit):
         return base
-    folds = group_folds(fit.group, _FOLDS, np.random.default_rng(fit.seed))
-    start = _cross_fitted(fit, folds)
+    fit = bounded(fit)
+    folds = group_folds(fit.group, FOLDS, np.random.default_rng(fit.seed))
+    start = cross_fitted(fit, folds, linear.learn)
+    seen = folds != 0
+    trial = boosted(fit.rows(seen), start[seen], held_out=(fit.rows(~seen), start[~seen]))
+    return BoostedHead(base, *grown(fit, start, n_trees=n_trees_of(trial)))
+
+
+def bounded(fit: Fit) -> Fit:
+    """Return the problem on at most 200,000 of its rows: cross-fitting more takes time and memory for nothing."""
+    return fit if len(fit) <= _MAX_ROWS else fit.rows(sampled(len(fit), _MAX_ROWS, seed=fit.seed))
+
+
+def too_few(fit: Fit) -> bool:
+    """Return whether trees would have too little to choose from."""
+    return len(fit) < 4 * _PARAMETERS["min_data_in_leaf"] or len(np.unique(fit.group)) < FOLDS
+
+
+def cross_fitted(fit: Fit, folds: NDArray[np.int64], learner: Learner) -> F64:
+    """Return the logits that every row gets from a head that has not seen its fold, (m,)."""
+    logits = np.zeros(len(fit))
+    for fold in range(FOLDS):
+        unseen = folds == fold
+        logits[unseen] = learner(fit.rows(~unseen)).logit(fit.design.rows(unseen))
+    return logits
+
+
+def boosted(fit: Fit, start: F64, *, held_out: tuple[Fit, F64] | None = None, n_trees: int = _MAX_TREES) -> Any:
+    """Boost trees from a starting score; with held-out rows, stop when they no longer gain.
+
+    Args:
+        fit: Rows to learn from.
+        start: Their starting score, (m,).
+        held_out: Rows and starting score that decide when to stop.
+        n_trees: How many trees at most.
+
+    Returns:
+        A lightgbm.Booster.
+    """
     lightgbm = require("lightgbm", extra="training", why="train the learner 'gbdt'")
     parameters = {**_PARAMETERS, "seed": fit.seed, "num_threads": fit.num_threads}
 
-    def rows(mask: NDArray[np.bool_]) -> Any:
-        return lightgbm.Dataset(
-            fit.design.dense[mask],
-            fit.target[mask],
-            weight=fit.weight[mask],
-            init_score=start[mask],
-            free_raw_data=False,
-        )
+    def rows(part: Fit, score: F64) -> Any:
+        return lightgbm.Dataset(part.design.dense, part.target, weight=part.weight, init_score=score)
 
-    held_out = folds == 0
-    history: dict[str, Any] = {}
-    stop = [lightgbm.early_stopping(_PATIENCE, verbose=False), lightgbm.record_evaluation(history)]
-    trial = lightgbm.train(parameters, rows(~held_out), _MAX_TREES, valid_sets=[rows(held_out)], callbacks=stop)
-    n_trees = max(trial.best_iteration, _MIN_TREES)
-    booster = lightgbm.train(parameters, rows(np.ones(len(folds), np.bool_)), n_trees)
-    return BoostedHead(base, booster, read_trees(booster.dump_model()))
+    learned = rows(fit, start)
+    if held_out is None:
+        return lightgbm.train(parameters, learned, n_trees)
+    stop = [lightgbm.early_stopping(_PATIENCE, verbose=False)]
+    return lightgbm.train(parameters, learned, n_trees, valid_sets=[rows(*held_out)], callbacks=stop)
 
 
-def _cross_fitted(fit: Fit, folds: NDArray[np.int64]) -> F64:
-    start = np.zeros(len(fit.target))
-    for fold in range(_FOLDS):
-        seen = folds != fold
-        part = Fit(
-            fit.design.rows(seen), fit.target[seen], fit.weight[seen], fit.group[seen], fit.seed, fit.num_threads
-        )
-        start[~seen] = linear.learn(part).logit(fit.design.rows(~seen))
-    return start
+def n_trees_of(trial: Any) -> int:
+    """Return the number of trees at which a trial did best, at least a few."""
+    return max(int(trial.best_iteration), _MIN_TREES)
+
+
+def grown(fit: Fit, start: F64, *, n_trees: int) -> tuple[Any, Trees]:
+    """Return the booster of that many trees on all rows, and its trees for the graph."""
+    booster = boosted(fit, start, n_trees=n_trees)
+    return booster, read_trees(booster.dump_model())

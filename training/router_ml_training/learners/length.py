@@ -42,8 +42,8 @@ class LengthHead:
 
 def learn(fit: Fit) -> Head:
     """Fit on the one column."""
-    found = logistic(fit.design.scaled[:, [_COLUMN]], fit, c=1.0)
+    found = logistic((fit.design.scaled[:, [_COLUMN]],), fit, c=1.0)
     if found is None:
         return constant.learn(fit)
-    (slope,), intercept = found
+    ((slope,),), intercept = found
     return LengthHead(float(slope), intercept)

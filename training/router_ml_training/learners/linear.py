@@ -1,4 +1,4 @@
-"""Learner `linear`: logistic regression on hashed words and word pairs, metadata and dense columns."""
+"""Learner `linear`: logistic regression on hashed words and word pairs, metadata, dense columns and bumps over them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array, hstack
 
 from router_ml_training.encoder import Design
 from router_ml_training.learners import constant
+from router_ml_training.learners.encoding import TargetEncoding, encode_targets
 from router_ml_training.learners.logistic import logistic
 from router_ml_training.learners.protocol import Fit, Head
 from router_ml_training.onnx_graph import GraphBuilder
@@ -24,41 +24,61 @@ F32: TypeAlias = NDArray[np.float32]
 _C = 0.5
 # Dense columns are standardised, a text as a whole has length 1: this weighs the columns against the words.
 _DENSE_WEIGHT = 0.1
+# The encoded targets vary by a tenth or so: enough weight that the ridge does not stand in their way.
+_ENCODING_WEIGHT = 4.0
 
 
 @dataclass(frozen=True, slots=True)
 class LinearHead:
-    """`words` (N_BUCKETS,) and `dense` (D,) are float32 coefficients."""
+    """Coefficients, float32: `words` (N_BUCKETS,), `dense` (D,), `curved` (R,); `history` multiplies the encoding."""
 
     words: F32
     dense: F32
+    curved: F32
+    encoding: TargetEncoding
+    history: float
     intercept: float
 
     def logit(self, design: Design) -> F64:
         """Return the linear score, shape (n,)."""
         scores: F64 = design.words @ self.words.astype(np.float64) + design.scaled @ self.dense.astype(np.float64)
-        return scores + self.intercept
+        scores = scores + design.curved @ self.curved.astype(np.float64)
+        return scores + self.history * self.encoding.column(design.words) + self.intercept
 
     def add_to_graph(self, graph: GraphBuilder) -> str:
-        """Add a look-up of the word coefficients, a product with the dense ones, and their sum."""
+        """Add a look-up of the word coefficients, products with the others, and their sum."""
         gathered = graph.add("Gather", graph.constant(self.words), "ids")
         weighted = graph.add("Mul", gathered, graph.named("weights"))
-        words = graph.add("ReduceSum", weighted, graph.constant(np.array([1], np.int64)), keepdims=1)
-        dense = graph.add("MatMul", graph.named("scaled"), graph.constant(self.dense[:, None]))
-        return graph.add("Add", graph.add("Add", words, dense), graph.scalar(self.intercept))
+        total = graph.add("ReduceSum", weighted, graph.constant(np.array([1], np.int64)), keepdims=1)
+        parts = [graph.add("MatMul", graph.named("scaled"), graph.constant(self.dense[:, None]))]
+        if len(self.curved):
+            parts.append(graph.add("MatMul", graph.named("curved"), graph.constant(self.curved[:, None])))
+        if self.encoding.table.any():
+            parts.append(graph.add("Mul", self.encoding.draw(graph), graph.scalar(self.history)))
+        for part in parts:
+            total = graph.add("Add", total, part)
+        return graph.add("Add", total, graph.scalar(self.intercept))
 
 
 def learn(fit: Fit) -> Head:
-    """Fit on words, metadata and dense columns together."""
+    """Fit on words, metadata, dense columns, bumps and encoded targets together."""
     design = fit.design
-    matrix = hstack((design.words, csr_array(design.scaled * np.float32(_DENSE_WEIGHT))), format="csr")
-    found = logistic(matrix, fit, c=_C)
+    encoding, history = encode_targets(fit)
+    blocks = (
+        design.words,
+        design.scaled * np.float32(_DENSE_WEIGHT),
+        design.curved,
+        (history * _ENCODING_WEIGHT)[:, None],
+    )
+    found = logistic(blocks, fit, c=_C)
     if found is None:
         return constant.learn(fit)
-    coefficients, intercept = found
-    n_dense = design.scaled.shape[1]
+    (words, dense, curved, (slope,)), intercept = found
     return LinearHead(
-        coefficients[:-n_dense].astype(np.float32),
-        (coefficients[-n_dense:] * _DENSE_WEIGHT).astype(np.float32),
+        words.astype(np.float32),
+        (dense * _DENSE_WEIGHT).astype(np.float32),
+        curved.astype(np.float32),
+        encoding,
+        float(slope) * _ENCODING_WEIGHT,
         intercept,
     )

@@ -18,7 +18,10 @@ F64: TypeAlias = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """One learning problem: m rows, a target in [0, 1] (graded quality allowed), a positive weight, a group."""
+    """One learning problem: m rows, a target in [0, 1] (graded quality allowed), a positive weight, a group.
+
+    `ts` (m,) are seconds where the log is dated: target encoding then looks at earlier rows only.
+    """
 
     design: Design
     target: F64
@@ -26,6 +29,16 @@ class Fit:
     group: NDArray[np.int64]
     seed: int
     num_threads: int = 1
+    ts: F64 | None = None
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def rows(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> Fit:
+        """Return the problem on some of its rows."""
+        ts = None if self.ts is None else self.ts[index]
+        taken = (self.target[index], self.weight[index], self.group[index])
+        return Fit(self.design.rows(index), *taken, self.seed, self.num_threads, ts)
 
 
 class Head(Protocol):
