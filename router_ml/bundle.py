@@ -1,6 +1,7 @@
 """One bundle: write it atomically, verify it, load it, score requests with it.
 
-A bundle is an immutable folder `<version>/` with `model.onnx`, `policy.json` and `manifest.json`. Whatever is
+A bundle is an immutable folder `<version>/` with `model.onnx`, `policy.json` and `manifest.json`, and with
+`verifier.onnx` where looking at answers was found to help. Whatever is
 wrong with one is found when it is written or loaded, never while a request waits.
 """
 
@@ -33,6 +34,7 @@ from router_ml.manifest import (
     PolicySpec,
     TrainedOn,
 )
+from router_ml.verifier import Verifier, open_verifier
 
 __all__ = [
     "MANIFEST",
@@ -53,6 +55,7 @@ __all__ = [
 MANIFEST = "manifest.json"
 POLICY = "policy.json"
 MODEL = "model.onnx"
+VERIFIER = "verifier.onnx"
 # Rows per call of the graph: n-gram lookups of one call stay in tens of megabytes.
 _CHUNK = 1024
 
@@ -75,12 +78,13 @@ class Scores:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle in memory; `load_bundle` makes one."""
+    """A verified bundle in memory; `load_bundle` makes one. `verifier` is None when it judges answers by rules only."""
 
     path: Path
     manifest: Manifest
     policy: PolicySpec
     session: Any  # onnxruntime ships no types
+    verifier: Verifier | None = None
 
     @property
     def version(self) -> str:
@@ -123,7 +127,12 @@ class Bundle:
 
 
 def write_bundle(
-    shelf_dir: Path, *, manifest: ManifestDraft | Mapping[str, Any], policy: PolicySpec, model: bytes
+    shelf_dir: Path,
+    *,
+    manifest: ManifestDraft | Mapping[str, Any],
+    policy: PolicySpec,
+    model: bytes,
+    verifier: bytes | None = None,
 ) -> Path:
     """Write `<shelf_dir>/<version>/`, whole or not at all.
 
@@ -134,6 +143,7 @@ def write_bundle(
         manifest: What the maker knows; checksums, shapes and feature schema are added here.
         policy: What becomes `policy.json`.
         model: The serialised ONNX graph.
+        verifier: The serialised graph that judges answers, or None.
 
     Returns:
         The folder of the bundle.
@@ -147,6 +157,8 @@ def write_bundle(
     final = shelf_dir / draft.version
     session = open_graph(model, MODEL)
     contents = {MODEL: model, POLICY: policy.model_dump_json(indent=2).encode() + b"\n"}
+    if verifier is not None:
+        contents[VERIFIER] = verifier
     full = Manifest(
         **draft.model_dump(),
         feature_schema_hash=SCHEMA_HASH,
@@ -187,7 +199,9 @@ def load_bundle(path: Path) -> Bundle:
     session = open_graph(contents[MODEL], str(path / MODEL))
     check_graph(session, policy, str(path / MODEL))
     _check_bounds(path, policy)
-    bundle = Bundle(path=path, manifest=manifest, policy=policy, session=session)
+    judging = contents.get(VERIFIER)
+    verifier = None if judging is None else open_verifier(judging, policy.ladder.names, str(path / VERIFIER))
+    bundle = Bundle(path=path, manifest=manifest, policy=policy, session=session, verifier=verifier)
     _try_graph(bundle)
     return bundle
 

@@ -32,10 +32,12 @@ __all__ = [
     "Decision",
     "Feedback",
     "Interaction",
+    "LogProbs",
     "Mode",
     "Plan",
     "Request",
     "RequestBody",
+    "StoredAnswer",
     "StoredFeatures",
     "Verdict",
     "VerdictSource",
@@ -45,6 +47,9 @@ __all__ = [
 SCHEMA = "router_ml.interaction/1"
 # Tag of an interaction whose answer was fetched by the caller itself: the tier that the decision named.
 DECIDED_TIER = "decided_tier"
+# Some upstreams write -9999 or minus infinity for "practically impossible".
+_LOWEST_LOGPROB = -20.0
+_UNSURE_LOGPROB = -0.6931471805599453
 
 VerdictSource = Literal["verifier", "rule", "user", "judge", "human", "check"]
 Mode = Literal["live", "shadow", "audit"]
@@ -83,6 +88,24 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class LogProbs:
+    """The log-probabilities of an answer's tokens in three numbers; `unsure_share` is that of tokens below 1/2."""
+
+    mean: Finite
+    lowest: Finite
+    unsure_share: Unit
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> LogProbs | None:
+        """Summarise the log-probabilities of tokens; None when there are none, or none that is a number."""
+        known = [max(float(value), _LOWEST_LOGPROB) for value in values if value <= 0.0]
+        if not known:
+            return None
+        unsure = sum(value < _UNSURE_LOGPROB for value in known)
+        return cls(sum(known) / len(known), min(known), unsure / len(known))
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What one attempt returned, as checks and the verifier look at it."""
 
@@ -90,6 +113,7 @@ class Answer:
     finish_reason: str | None
     tool_calls: Sequence[Mapping[str, Any]] = ()
     output_tokens: int | None = None
+    logprobs: LogProbs | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +163,15 @@ class Verdict(_Record):
     reason: str | None = None
 
 
+class StoredAnswer(_Record):
+    """The features of an answer whose text was not kept (`store_text = false`); None where a value is unknown."""
+
+    schema_hash: str
+    dense: tuple[Finite | None, ...]
+    ids: tuple[int, ...]
+    counts: tuple[Finite, ...]
+
+
 class Attempt(_Record):
     """One call of one tier. An `error` (timeout, 429, 5xx) is no evidence about adequacy.
 
@@ -158,6 +191,8 @@ class Attempt(_Record):
     response: str | None = None
     tool_calls: tuple[dict[str, JsonValue], ...] = ()
     verdicts: tuple[Verdict, ...] = ()
+    logprobs: LogProbs | None = None
+    features: StoredAnswer | None = None
 
 
 class Feedback(_Record):

@@ -20,7 +20,7 @@ from router_ml.errors import DataError
 from router_ml.features import metadata, ngrams, structure, text
 from router_ml.features.metadata import N_METADATA_BUCKETS
 from router_ml.features.scan import MAX_CHARS, N_TEXT_BUCKETS
-from router_ml.features.view import estimate_input_tokens, text_of, view_of
+from router_ml.features.view import RequestView, estimate_input_tokens, text_of, view_of
 from router_ml.schema import Request, StoredFeatures
 
 __all__ = [
@@ -83,16 +83,17 @@ class FeatureBatch:
         return len(self.dense)
 
 
-def featurize(request: Request) -> Features:
+def featurize(request: Request, *, view: RequestView | None = None) -> Features:
     """Turn one request into features; pure, and bounded in time whatever the length of the request.
 
     Args:
         request: Any request, with empty, list-type or missing content.
+        view: The request as `view_of` reads it, where the caller has that already.
 
     Returns:
         The same bytes for the same request, alone or among others.
     """
-    view = view_of(request)
+    view = view_of(request) if view is None else view
     dense = np.array([value for block in _DENSE_BLOCKS.values() for value in block.compute(view)], np.float32)
     ids, counts = _bag(ngrams.compute(view), sorted(set(metadata.compute(view))))
     return Features(dense, ids, counts, estimate_input_tokens(view))

@@ -155,6 +155,35 @@ def test_a_log_without_a_single_outcome_is_refused() -> None:
         build_dataset(items, TIERS)
 
 
+def test_a_log_that_only_a_verifier_judged_is_refused_and_says_why() -> None:
+    judged = [{"tier": name, "verdicts": [{"adequate": True, "score": 0.9, "source": "verifier"}]} for name in TIERS]
+    with pytest.raises(DataError, match="the router's own opinion"):
+        build_dataset([item(i, attempts=judged) for i in range(5)], TIERS)
+
+
+def test_a_log_of_nothing_but_errors_is_refused() -> None:
+    broken = [{"tier": name, "error": "timeout"} for name in TIERS]
+    with pytest.raises(DataError, match="none of the 5 interactions says"):
+        build_dataset([item(i, attempts=broken) for i in range(5)], TIERS)
+
+
+def test_a_judge_whom_people_contradict_is_evidence_and_no_longer_the_outcome() -> None:
+    def answer(judge: bool, human: bool | None) -> list[dict[str, Any]]:
+        verdicts = [{"adequate": judge, "source": "judge"}]
+        said = [] if human is None else [{"adequate": human, "source": "human"}]
+        return [{"tier": name, "verdicts": [*verdicts, *said]} for name in TIERS]
+
+    checked = [item(i, attempts=answer(i % 2 == 0, i % 4 == 0)) for i in range(40)]
+    alone = item(99, attempts=answer(True, None))
+    trusted = build_dataset([alone, *pair()], TIERS)
+    measured = build_dataset([alone, *checked], TIERS)
+    assert np.isnan(trusted.soft).all()
+    assert np.isnan(measured.soft[1:]).all()
+    # Right about every bad answer is wrong here: half of what the judge lets pass people refuse.
+    assert measured.soft[0] == pytest.approx([0.75, 0.75], abs=0.06)
+    np.testing.assert_array_equal(measured.quality[0], [1, 1])
+
+
 def test_a_log_of_one_tier_is_refused_and_the_silent_one_named() -> None:
     with pytest.raises(DataError, match=r"no outcome is known for the tier large in 2 interactions.*explore or audit"):
         build_dataset([item(1), item(2)], TIERS)

@@ -12,6 +12,7 @@ import pytest
 from onnx import numpy_helper
 
 from router_ml.errors import ParityError
+from router_ml.features import N_BUCKETS
 from router_ml_training.dataset import Dataset
 from router_ml_training.encoder import fit_encoder
 from router_ml_training.export import TOLERANCE, ParityReport, check_parity, to_onnx
@@ -124,7 +125,7 @@ def nothing_missing(model: onnx.ModelProto) -> None:
 @pytest.mark.parametrize(
     ("learner", "change", "said"),
     [
-        pytest.param("linear", scale_constants(1.001, 65536 + 4096), "adequacy differs by up to", id="word weights"),
+        pytest.param("linear", scale_constants(1.001, N_BUCKETS), "adequacy differs by up to", id="word weights"),
         pytest.param("gbdt", move_thresholds, "adequacy differs by up to", id="tree thresholds one step up"),
         pytest.param("linear", swap_tiers, "decisions flip", id="tiers swapped"),
         pytest.param("length", nothing_missing, "adequacy differs by up to inf", id="missing values handed through"),

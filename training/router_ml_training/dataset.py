@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,7 +15,10 @@ from scipy.sparse import csr_array, vstack
 from router_ml.errors import DataError
 from router_ml.features import N_BUCKETS, FeatureBatch, Features, featurize, from_stored, stack, text_of
 from router_ml.schema import Interaction
+from router_ml_training.answers import AnswerCollector, Answers, joined_answers, no_answers
+from router_ml_training.columns import Bags, Columns
 from router_ml_training.labels import Evidence, evidence_of, thin_rule_refusals
+from router_ml_training.reliability import measure_reliability, soften
 
 __all__ = ["Dataset", "build_dataset", "joined"]
 
@@ -34,7 +37,9 @@ _PER_ROW = (
     "ts",
     "action",
     "propensity",
+    "soft",
 )
+_EVIDENCE = tuple(field.name for field in fields(Evidence))
 _NOT_WORD = re.compile(r"\W+")
 
 
@@ -49,7 +54,9 @@ class Dataset:
     made up); `digest` identifies ids and evidence. `action` (n,) int64 is the tier that was tried first, -1 where the
     policy did not draw it (audits, decisions without an attempt, a tier of another ladder); `propensity` (n, K) is the
     probability of each tier to be tried first, fixed before the draw, NaN where the log does not say. A chain counts by
-    its first tier: what came after it is no part of that draw.
+    its first tier: what came after it is no part of that draw. `soft` (n, K) float64 is the likelihood of "adequate"
+    where opinions that may be wrong are all there is (see `reliability.soften`), NaN elsewhere. `answers` are
+    those that a verifier can learn from, where the log has them.
     """
 
     tiers: tuple[str, ...]
@@ -67,6 +74,8 @@ class Dataset:
     digest: str
     simulated: bool
     dated: bool
+    soft: F64
+    answers: Answers = field(default_factory=no_answers)
 
     def __len__(self) -> int:
         return len(self.dense)
@@ -89,7 +98,8 @@ class Dataset:
 
     def rows(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> Dataset:
         """Return the rows of that index or mask, in its order."""
-        return replace(self, **{name: getattr(self, name)[index] for name in _PER_ROW})
+        taken = {name: getattr(self, name)[index] for name in _PER_ROW}
+        return replace(self, answers=self.answers.of_rows(index, len(self)), **taken)
 
     def features(self, index: Sequence[int] | NDArray[np.int64]) -> FeatureBatch:
         """Return the features of some rows as the service would score them."""
@@ -107,7 +117,7 @@ def joined(first: Dataset, second: Dataset) -> Dataset:
     for name in _PER_ROW:
         parts = (getattr(first, name), getattr(second, name))
         both[name] = vstack(parts, format="csr") if name == "text" else np.concatenate(parts)
-    return replace(first, **both)
+    return replace(first, answers=joined_answers(first.answers, second.answers.shifted(len(first))), **both)
 
 
 def build_dataset(interactions: Iterable[Interaction], tiers: Sequence[str]) -> Dataset:
@@ -120,61 +130,69 @@ def build_dataset(interactions: Iterable[Interaction], tiers: Sequence[str]) -> 
     Raises:
         DataError: When no interaction is left, or none says anything about any tier.
     """
-    features: list[Features] = []
-    evidence: list[Evidence] = []
-    group, ts, keys = [], [], []
-    draws: list[tuple[int, list[float]]] = []
-    policies: dict[str | None, int] = {}
-    stratum = []
+    bags, columns, answers = Bags(), Columns(), AnswerCollector(tiers)
+    policies: dict[tuple[str | None, str], int] = {}
     digest = hashlib.sha256()
     simulated, dated = False, True
     for item in interactions:
-        features.append(from_stored(item.features) if item.features else featurize(item.to_request()))
-        evidence.append(evidence_of(item, tiers))
-        group.append(_stable_number(_group_key(item)))
-        ts.append(item.ts.timestamp())
-        draws.append(_first_draw(item, tiers))
-        keys.append(_stable_number(item.id))
-        stratum.append(policies.setdefault(item.policy_version, len(policies)))
+        features = from_stored(item.features) if item.features else featurize(item.to_request())
+        bags.add(features.ids, features.counts)
+        evidence = evidence_of(item, tiers)
+        # What runs in the background is judged by others, and at another rate, than what clients see.
+        stratum = policies.setdefault((item.policy_version, item.mode), len(policies))
+        numbers = _stable_number(_group_key(item)), _stable_number(item.id), item.ts.timestamp(), stratum
+        answers.add(numbers[1], item, ~np.isnan(evidence.quality))
+        said = [getattr(evidence, name) for name in _EVIDENCE]
+        columns.add(features.dense, features.input_tokens, *numbers, *_first_draw(item, tiers), *said)
         simulated = simulated or bool(item.tags.get("simulated"))
         dated = dated and not item.tags.get("ts_assigned")
         digest.update(item.id.encode())
-        digest.update(evidence[-1].quality.tobytes())
-    if not features:
+        digest.update(evidence.quality.tobytes())
+    text, gathered = bags.matrix(N_BUCKETS), list(columns.arrays())
+    if not gathered:
         raise DataError("the log holds no interaction: it is empty, or everything in it was left out")
+    dense, input_tokens, group, keys, ts, strata, action, propensity, *all_said = gathered
+    known = Evidence(*all_said)
+    quality, soft = _outcomes(known, strata, _draws(keys, len(tiers)))
     dataset = Dataset(
         tuple(tiers),
-        np.stack([one.dense for one in features]),
-        _sparse(features),
-        np.array([one.input_tokens for one in features]),
-        thin_rule_refusals(
-            np.stack([one.quality for one in evidence]),
-            np.stack([one.answered for one in evidence]),
-            np.stack([one.rule_only for one in evidence]),
-            np.array(stratum),
-            _draws(np.array(keys, np.int64), len(tiers)),
-        ),
-        np.stack([one.escalated for one in evidence]),
-        np.stack([one.cost_usd for one in evidence]),
-        np.stack([one.output_tokens for one in evidence]),
-        np.array(group, np.int64),
-        np.array(ts),
-        np.array([action for action, _ in draws], np.int64),
-        np.array([propensity for _, propensity in draws], np.float64),
+        dense,
+        text,
+        input_tokens,
+        quality,
+        known.escalated,
+        known.cost_usd,
+        known.output_tokens,
+        group,
+        ts,
+        action,
+        propensity,
         digest.hexdigest()[:16],
         simulated,
         dated,
+        soft,
+        answers.collected(),
     )
     _refuse_unlearnable(dataset)
     return dataset
 
 
+def _outcomes(known: Evidence, stratum: NDArray[np.int64], draw: F64) -> tuple[F64, F64]:
+    """Return outcomes and soft evidence, (n, K) each, from the evidence of n interactions."""
+    quality = thin_rule_refusals(known.quality, known.answered, known.rule_only, stratum, draw)
+    # Who asked for the decision only and tells us afterwards has an answer too, though no attempt.
+    truth = np.where(known.settled, known.quality, np.nan)
+    reliability = measure_reliability(known.opinions, truth, known.answered | known.settled)
+    return quality, soften(quality, known.settled, known.opinions, reliability)
+
+
 def _refuse_unlearnable(dataset: Dataset) -> None:
     known = (~np.isnan(dataset.quality)).sum(axis=0)
     if not known.any():
+        opinions = " (a verifier's verdicts are the router's own opinion, and teach it nothing new)"
         raise DataError(
-            f"none of the {len(dataset)} interactions says whether an answer was good enough: "
-            "record feedback, verdicts or escalations first"
+            f"none of the {len(dataset)} interactions says whether an answer was good enough"
+            f"{'' if np.isnan(dataset.soft).all() else opinions}: record feedback, verdicts or escalations first"
         )
     silent = [name for name, count in zip(dataset.tiers, known, strict=True) if count == 0]
     if silent:
@@ -195,13 +213,6 @@ def _first_draw(item: Interaction, tiers: Sequence[str]) -> tuple[int, list[floa
         tiers.index(first) if first in tiers else -1,
         [item.propensity.get(name, 0.0) if known else float("nan") for name in tiers],
     )
-
-
-def _sparse(features: Sequence[Features]) -> csr_array:
-    pointers = np.concatenate(([0], np.cumsum([len(one.ids) for one in features])))
-    indices = np.concatenate([one.ids for one in features])
-    values = np.concatenate([one.counts for one in features])
-    return csr_array((values, indices, pointers), shape=(len(features), N_BUCKETS))
 
 
 def _group_key(item: Interaction) -> str:

@@ -15,7 +15,9 @@ from router_ml.ladder import Ladder
 from router_ml.manifest import PriceUnit
 from router_ml_training.dataset import Dataset
 from router_ml_training.frontier import expected_cost
+from router_ml_training.learners.ensemble import StackedHead
 from router_ml_training.learners.gbdt import BoostedHead
+from router_ml_training.learners.trees import Trees
 from router_ml_training.onnx_graph import GraphBuilder
 from router_ml_training.scored import Scored
 from router_ml_training.tasks import AdequacyModel, TokenModel
@@ -164,5 +166,10 @@ def _contract(dense: F32) -> F32:
 
 
 def _thresholds(adequacy: AdequacyModel) -> list[tuple[int, float]]:
-    heads = (model.head for model in adequacy.models)
-    return [split for head in heads if isinstance(head, BoostedHead) for split in head.trees.thresholds]
+    ensembles: list[Trees] = []
+    for model in adequacy.models:
+        if isinstance(model.head, BoostedHead):
+            ensembles.append(model.head.trees)
+        elif isinstance(model.head, StackedHead):
+            ensembles.extend(model.head.trees)
+    return [split for trees in ensembles for split in trees.thresholds]

@@ -13,7 +13,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 from router_ml.features import DENSE_NAMES, SCHEMA_HASH
 
-__all__ = ["GraphBuilder"]
+__all__ = ["FLOAT", "INT64", "GraphBuilder"]
+
+FLOAT: int = TensorProto.FLOAT
+INT64: int = TensorProto.INT64
+_OF_REQUESTS: Mapping[str, tuple[int, tuple[str | int, ...]]] = {
+    "dense": (FLOAT, ("n", len(DENSE_NAMES))),
+    "ids": (INT64, ("n", "l")),
+    "counts": (FLOAT, ("n", "l")),
+}
 
 # Opset 18 and ai.onnx.ml 3 are read by every onnxruntime this project allows.
 _OPSET = 18
@@ -60,29 +68,35 @@ class GraphBuilder:
             self._shared[key] = self._definitions[key]()
         return self._shared[key]
 
-    def model(self, outputs: Mapping[str, str], tiers: Sequence[str]) -> bytes:
+    def model(
+        self,
+        outputs: Mapping[str, str],
+        tiers: Sequence[str],
+        *,
+        inputs: Mapping[str, tuple[int, tuple[str | int, ...]]] | None = None,
+        facts: Mapping[str, str] | None = None,
+    ) -> bytes:
         """Finish the graph and return the checked, serialised model.
 
         Args:
             outputs: Output name to tensor name; each tensor has shape (n, K).
             tiers: Tier names in the order of the columns.
+            inputs: Element type and shape by name; None: those of a request's features.
+            facts: What is written beside the tiers; None: the schema of a request's features.
         """
+        taken = _OF_REQUESTS if inputs is None else inputs
         nodes = [*self._nodes, *(helper.make_node("Identity", [tensor], [name]) for name, tensor in outputs.items())]
         graph = helper.make_graph(
             nodes,
             "router",
-            [
-                helper.make_tensor_value_info("dense", TensorProto.FLOAT, ["n", len(DENSE_NAMES)]),
-                helper.make_tensor_value_info("ids", TensorProto.INT64, ["n", "l"]),
-                helper.make_tensor_value_info("counts", TensorProto.FLOAT, ["n", "l"]),
-            ],
+            [helper.make_tensor_value_info(name, kind, list(shape)) for name, (kind, shape) in taken.items()],
             [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", len(tiers)]) for name in outputs],
             self._constants,
         )
         opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid("ai.onnx.ml", _ML_OPSET)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="router-ml")
-        facts = {"feature_schema_hash": SCHEMA_HASH, "tiers": json.dumps(list(tiers))}
-        helper.set_model_props(model, facts)
+        written = {"feature_schema_hash": SCHEMA_HASH} if facts is None else dict(facts)
+        helper.set_model_props(model, {**written, "tiers": json.dumps(list(tiers))})
         onnx.checker.check_model(model, full_check=True)
         serialised: bytes = model.SerializeToString(deterministic=True)
         return serialised
