@@ -18,6 +18,7 @@ __all__ = [
     "Manifest",
     "ManifestDraft",
     "Metric",
+    "PlanSpec",
     "PolicySpec",
     "PriceUnit",
     "TrainedOn",
@@ -42,12 +43,16 @@ class FrontierPoint(_Record):
     """One point of the tuned cost-quality curve.
 
     `quality` is the share of the best tier's quality that is kept, `shadow_price` the quality per unit of cost that
-    keeps it, `saving` the share of the best tier's cost that is saved there.
+    keeps it, `saving` the share of the best tier's cost that is saved there. `judged` says that answers are judged by
+    the verifier and plans of two attempts are among the choices; `alone_price` is then the shadow price for requests
+    that allow only one attempt.
     """
 
     quality: NotNegative
     shadow_price: NotNegative
     saving: Finite
+    judged: bool = False
+    alone_price: NotNegative | None = None
 
 
 class FeatureBounds(_Record):
@@ -68,6 +73,24 @@ class FeatureBounds(_Record):
         return self
 
 
+class PlanSpec(_Record):
+    """What plans of two attempts are valued with: how far the answers of tier s move the comparison of s and t.
+
+    `spread` is (K, K) in ladder order, see `router_ml.plans.plan_values`; 0 where the verifier tells nothing.
+    `elasticity` and `shift`, (K, K) too, say what the cost of an answer of s tells of the cost of t, see
+    `router_ml.plans.cost_factor`; None where that was not measured.
+    """
+
+    spread: tuple[tuple[NotNegative, ...], ...]
+    elasticity: tuple[tuple[Finite, ...], ...] | None = None
+    shift: tuple[tuple[Finite, ...], ...] | None = None
+
+    @property
+    def tables(self) -> tuple[tuple[tuple[float, ...], ...], ...]:
+        """All tables there are, (K, K) each."""
+        return tuple(one for one in (self.spread, self.elasticity, self.shift) if one is not None)
+
+
 class PolicySpec(_Record):
     """`policy.json`: the ladder a bundle was trained for, the tuned frontier, and the bounds of its features.
 
@@ -82,6 +105,7 @@ class PolicySpec(_Record):
     price_unit: PriceUnit = "usd"
     frontier: tuple[FrontierPoint, ...] = ()
     bounds: FeatureBounds | None = None
+    plans: PlanSpec | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -97,6 +121,11 @@ class PolicySpec(_Record):
         qualities = [point.quality for point in self.frontier]
         if any(later >= earlier for earlier, later in itertools.pairwise(qualities)):
             raise ValueError("frontier: expected points by falling quality, each lower than the one before")
+        for table in () if self.plans is None else self.plans.tables:
+            if {len(self.tiers)} != {len(table), *map(len, table)}:
+                raise ValueError(f"plans: expected a number for every pair of the {len(self.tiers)} tiers")
+        if self.plans is None and any(point.judged for point in self.frontier):
+            raise ValueError("frontier: a point is judged, but there are no plans to value it with")
         return self
 
     @field_serializer("tiers", when_used="json")
@@ -117,13 +146,27 @@ class PolicySpec(_Record):
         """Return the quality per USD at which `quality` of the best tier's quality is kept.
 
         The entry with the smallest quality that is still enough decides. When none is, the price is 0: the tier
-        with the highest adequacy then answers whatever it costs.
+        with the highest adequacy then answers whatever it costs. Plans may be among the choices: see `operating`.
 
         Args:
             quality: Share of the best tier's quality to keep, in (0, 1].
         """
+        return self.operating(quality)[0]
+
+    def operating(self, quality: float, *, attempts: int = 2) -> tuple[float, bool]:
+        """Return the shadow price that keeps `quality`, and whether answers are judged and plans considered there.
+
+        Args:
+            quality: Share of the best tier's quality to keep, in (0, 1].
+            attempts: Attempts allowed, the first one included; plans need two.
+        """
         enough = [point for point in self.frontier if point.quality >= quality]
-        return enough[-1].shadow_price if enough else 0.0
+        if not enough:
+            return 0.0, False
+        point = enough[-1]
+        if point.judged and attempts < 2:
+            return point.alone_price or 0.0, False
+        return point.shadow_price, point.judged
 
 
 class Metric(_Record):

@@ -5,23 +5,32 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import nan
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from router_ml.bundle import Bundle, Scores, load_bundle
 from router_ml.checks import run_checks
 from router_ml.config import Config, ExplorationSettings, PolicySettings, UseCase
-from router_ml.constraints import Context, needs_of
+from router_ml.constraints import Context, eligible, needs_of
 from router_ml.errors import ConfigError, RequestError
+from router_ml.exploration import Background, beside
 from router_ml.features import Features, featurize
+from router_ml.features.answer import featurize_answer
+from router_ml.features.view import view_of
 from router_ml.ladder import Ladder
+from router_ml.plans import cost_factor
 from router_ml.policy import Choice, Knobs, decide
 from router_ml.registry import did_you_mean
 from router_ml.schema import Answer, Decision, Plan, Request, Verdict
 from router_ml.shelf import Shelf
 
 __all__ = ["Router"]
+
+Doubles: TypeAlias = NDArray[np.float64]
 
 
 class Router:
@@ -48,10 +57,12 @@ class Router:
     ) -> None:
         self.bundle = bundle
         self.ladder = _agreed(bundle, ladder)
-        self.knobs = _knobs(bundle, policy, exploration)
         # Other prices may put the tiers in another order than the one the model scores them in.
         columns = [bundle.ladder.index(name) for name in self.ladder.names]
         self._columns = None if columns == list(range(len(columns))) else np.array(columns)
+        plans = bundle.policy.plans
+        self._spread = None if plans is None else np.array(plans.spread)[np.ix_(columns, columns)]
+        self.knobs = _knobs(bundle, policy, exploration, self._spread)
         bounds = bundle.policy.bounds
         self._bounds = (
             None
@@ -74,7 +85,9 @@ class Router:
         """
         bundle = load_bundle(Shelf(config.models_dir).champion_path() if path is None else path)
         router = cls(bundle, config.policy, config.exploration, config.use_cases, config.ladder)
-        router.route(Request(messages=()), decision_id="warm-up", rng=np.random.default_rng(0))
+        nothing = Request(messages=())
+        decision = router.route(nothing, decision_id="warm-up", rng=np.random.default_rng(0))
+        router.judge(nothing, Answer("warm-up", None), decision=decision)
         return router
 
     def route(
@@ -116,10 +129,91 @@ class Router:
         )
         return self._decision(choice, knobs, decision_id, started)
 
-    def judge(self, request: Request, answer: Answer) -> Verdict | None:
-        """Judge an answer by the response checks; None when no rule fires, which is not yet approval."""
+    def beside(self, request: Request, first: str, background: Background) -> tuple[tuple[str, ...], dict[str, float]]:
+        """Return the tiers to run in the background of a request, and the probability of each to be its shadow.
+
+        Nobody waits for them, so latency budgets do not count; every other rule does.
+
+        Args:
+            request: What the client asked.
+            first: The tier that was drawn to answer first.
+            background: The draw, made before the decision.
+
+        Returns:
+            Names in the ladder's order, possibly none; the probabilities are empty where none was drawn, as in audits.
+        """
+        context = self._contexts.get(request.use_case or "", _ANY)
+        mask, _ = eligible(needs_of(request, featurize(request)), self.ladder, Context(allowed=context.allowed))
+        names = self.ladder.names
+        tiers, propensity = beside(background, self.ladder.index(first), mask)
+        drawn = {name: p for name, p in zip(names, propensity.tolist(), strict=True) if p > 0.0}
+        return tuple(names[i] for i in tiers), drawn
+
+    def judge(
+        self, request: Request, answer: Answer, *, decision: Decision | None = None, tier: str | None = None
+    ) -> Verdict | None:
+        """Judge an answer: by the response checks, whose refusal is final, then by the bundle's verifier if it has one.
+
+        The verifier needs to know who answered. Its score is v, the chance that the answer is adequate; it is found
+        adequate when the decision's plan has a tier to jump to and that one is not worth its price any more. Where
+        there is nobody to jump to, or the decision was tuned without judging answers, only the score is given.
+
+        Args:
+            request: What was asked.
+            answer: What came back.
+            decision: The decision that led to it; None judges outside of any plan.
+            tier: Name of the tier that answered; None: the one that the decision planned first.
+
+        Returns:
+            The verdict; None when no rule fires and no verifier can say more, which is not yet approval.
+        """
         reason = run_checks(request, answer)
-        return None if reason is None else Verdict(adequate=False, source="rule", reason=reason)
+        if reason is not None:
+            return Verdict(adequate=False, source="rule", reason=reason)
+        name = tier or (decision.plan.first if decision is not None else None)
+        verifier = self.bundle.verifier
+        if verifier is None or name not in self.bundle.ladder.names[:-1]:
+            return None
+        names = self.bundle.ladder.names
+        asked = view_of(request)
+        scores = self.bundle.score(featurize(request, view=asked))
+        position = names.index(name)
+        expected = float(scores.output_tokens[position])
+        features = featurize_answer(request, answer, expected_tokens=expected, asked=asked, passed=True)
+        posterior = verifier.posterior(features, scores.adequacy, position)
+        if not np.isfinite(posterior).all():  # a request without a usable score has no usable judgement either
+            return None
+        spent = nan if answer.output_tokens is None else self._spent(name, scores.input_tokens, answer.output_tokens)
+        return self._verdict(dict(zip(names, posterior.tolist(), strict=True)), name, spent, decision)
+
+    def _verdict(self, chances: Mapping[str, float], name: str, spent: float, decision: Decision | None) -> Verdict:
+        """Keep or refuse an answer of tier `name` by the stopping rule: what it cost is sunk, the next one is not.
+
+        What it cost, `spent` USD, still says something of what the next one will (NaN: unknown).
+        """
+        v = min(max(chances[name], 0.0), 1.0)
+        then = decision.plan.escalate_to if decision is not None and decision.plan.first == name else None
+        if decision is None or then is None or not self._judges_at(decision.quality):
+            return Verdict(score=v, source="verifier")
+        costs = decision.expected_cost_usd
+        scale = max(costs.values()) if self.bundle.policy.price_unit == "relative" else 1.0
+        priced = decision.threshold / (scale or 1.0) * costs[then] * self._factor(name, then, spent, costs[name])
+        stays = chances[then] - priced <= v
+        facts = f"adequate with probability {v:.2f}; {then} would be at {chances[then]:.2f} for {costs[then]:.2g} USD"
+        return Verdict(adequate=stays, score=v, source="verifier", reason=f"verifier: {facts}")
+
+    def _spent(self, name: str, input_tokens: float, output_tokens: int) -> float:
+        return self.ladder.tier(name).cost_usd(round(input_tokens), output_tokens)
+
+    def _factor(self, name: str, then: str, spent: float, expected: float) -> float:
+        plans, ladder = self.bundle.policy.plans, self.bundle.ladder
+        if plans is None or plans.elasticity is None or plans.shift is None:
+            return 1.0
+        s, t = ladder.index(name), ladder.index(then)
+        return float(cost_factor(np.array(spent), np.array(expected), plans.elasticity[s][t], plans.shift[s][t]))
+
+    def _judges_at(self, quality: float) -> bool:
+        return self.bundle.policy.operating(quality, attempts=self.knobs.max_attempts)[1]
 
     def in_distribution(self, features: Features) -> bool:
         """Return whether the features are within the usual range of the training data (True when it is unknown)."""
@@ -139,7 +233,8 @@ class Router:
         if not 0.0 < quality <= 1.0:
             hint = f" (did you mean {quality / 100:g}?)" if 1.0 < quality <= 100.0 else ""
             raise RequestError(f"quality: expected a share in (0, 1], got {quality:g}{hint}", param="quality")
-        return replace(self.knobs, quality=quality, shadow_price=self.bundle.policy.shadow_price(quality))
+        price, judged = self.bundle.policy.operating(quality, attempts=self.knobs.max_attempts)
+        return replace(self.knobs, quality=quality, shadow_price=price, spread=self._spread if judged else None)
 
     def _decision(self, choice: Choice, knobs: Knobs, decision_id: str, started: float) -> Decision:
         names, tier = self.ladder.names, self.ladder.tiers[choice.index]
@@ -176,17 +271,19 @@ def _agreed(bundle: Bundle, ladder: Ladder | None) -> Ladder:
     return ladder
 
 
-def _knobs(bundle: Bundle, policy: PolicySettings, exploration: ExplorationSettings) -> Knobs:
+def _knobs(bundle: Bundle, policy: PolicySettings, exploration: ExplorationSettings, spread: Doubles | None) -> Knobs:
     if policy.safe_tier is not None:
         _require_tiers("policy.safe_tier", (policy.safe_tier,), bundle)
+    price, judged = bundle.policy.operating(policy.quality, attempts=policy.max_attempts)
     return Knobs(
         quality=policy.quality,
-        shadow_price=bundle.policy.shadow_price(policy.quality),
+        shadow_price=price,
         explore_up=exploration.up,
         max_attempts=policy.max_attempts,
         safe_tier=policy.safe_tier or bundle.policy.best_tier,
         best_tier=bundle.policy.best_tier,
         price_unit=bundle.policy.price_unit,
+        spread=spread if judged else None,
     )
 
 

@@ -37,6 +37,9 @@ def policy(**changes: Any) -> PolicySpec:
         ({"frontier": [{"quality": 0.9, "shadow_price": -1, "saving": 0}]}, "greater than or equal to 0"),
         ({"bounds": {"low": [0, 0], "high": [1], "max_outside": 0}}, "expected as many"),
         ({"bounds": {"low": [0, 2], "high": [1, 1], "max_outside": 0}}, "dense feature 1"),
+        ({"plans": {"spread": [[0, 1], [0]]}}, "a number for every pair"),
+        ({"plans": {"spread": [[0, -1], [0, 0]]}}, "greater than or equal to 0"),
+        ({"frontier": [{"quality": 0.9, "shadow_price": 1, "saving": 0, "judged": True}]}, "there are no plans"),
         ({"format": 2}, "Input should be 1"),
         ({"lambda": 2}, "Extra inputs"),
     ],
@@ -57,6 +60,27 @@ def test_the_shadow_price_is_that_of_the_smallest_quality_that_is_enough(
     spec = policy(frontier=[FrontierPoint(quality=q, shadow_price=price, saving=0) for q, price in falling])
     enough = {q: price for q, price in pairs if q >= asked}
     assert spec.shadow_price(asked) == (enough[min(enough)] if enough else 0.0)
+
+
+def test_a_judged_point_has_a_price_of_its_own_for_requests_that_allow_one_attempt() -> None:
+    frontier = [
+        {"quality": 0.99, "shadow_price": 1, "saving": 0, "judged": True},
+        {"quality": 0.97, "shadow_price": 5, "saving": 0, "judged": True, "alone_price": 3},
+        {"quality": 0.9, "shadow_price": 9, "saving": 0},
+    ]
+    spec = policy(frontier=frontier, plans={"spread": [[0, 0.3], [0, 0]]})
+    assert spec.operating(0.95) == (5.0, True)
+    assert spec.operating(0.95, attempts=1) == (3.0, False)
+    assert spec.operating(0.98, attempts=1) == (0.0, False)
+    assert spec.operating(0.85) == spec.operating(0.85, attempts=1) == (9.0, False)
+    assert spec.operating(1.0) == (0.0, False)
+
+
+def test_a_policy_from_before_there_were_plans_is_read_as_it_was() -> None:
+    point = {"quality": 0.97, "shadow_price": 5, "saving": 0}
+    spec = policy(frontier=[point])
+    assert spec.plans is None
+    assert spec.operating(0.97) == (5.0, False)
 
 
 def test_the_same_policy_is_the_same_bytes_in_every_process() -> None:

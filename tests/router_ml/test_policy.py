@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from router_ml.bundle import Scores
 from router_ml.constraints import Context, Needs
 from router_ml.ladder import Ladder, Tier
+from router_ml.plans import plan_values
 from router_ml.policy import Choice, Knobs, decide
 
 NEEDS = Needs(input_tokens=1000, output_tokens=300)
@@ -135,3 +136,73 @@ def test_the_reason_is_one_line_with_the_facts(arguments: dict[str, Any], words:
     reason = choose(**arguments).reason
     assert reason.startswith(words)
     assert "\n" not in reason
+
+
+def spread_of(k: int, value: float = 0.3) -> Any:
+    return np.triu(np.full((k, k), value), 1)
+
+
+@given(adequacies, st.floats(0, 1e4), st.floats(0, 0.6), st.data())
+def test_the_plan_of_the_highest_worth_is_taken_by_brute_force(
+    adequacy: list[float], price: float, spread: float, data: st.DataObject
+) -> None:
+    k = len(adequacy)
+    names = [f"t{i}" for i in range(k)]
+    unhealthy = data.draw(st.frozensets(st.sampled_from(names), max_size=k - 1))
+    choice = choose(adequacy, shadow_price=price, unhealthy=unhealthy, spread=spread_of(k, spread))
+    priced = price * np.array([tier.cost_usd(1000, 300) for tier in ladder(k)])
+    values = plan_values(np.array(adequacy), priced, spread_of(k, spread))
+    able = [i for i in range(k) if names[i] not in unhealthy]
+    worth = {s: max(values[s, t] for t in able if t >= s) for s in able}
+    assert worth[choice.index] == pytest.approx(max(worth.values()), abs=1e-9)
+    assert choice.utility[choice.index] == pytest.approx(worth[choice.index], abs=1e-12)
+    assert np.isfinite(choice.utility).all()
+    if choice.escalate_to is not None:
+        assert choice.escalate_to in able
+        assert choice.escalate_to > choice.index
+
+
+def test_a_verifier_makes_it_worth_trying_the_cheap_tier_first() -> None:
+    alone = choose([0.6, 0.9], shadow_price=300.0)
+    planned = choose([0.6, 0.9], shadow_price=300.0, spread=spread_of(2, 0.4))
+    assert (alone.index, planned.index, planned.escalate_to) == (1, 0, 1)
+    assert planned.reason.startswith("t0 is tried first and its answer judged")
+
+
+def test_with_one_attempt_or_out_of_distribution_nothing_is_judged() -> None:
+    for changes in ({"max_attempts": 1}, {"usual": False}):
+        with_spread = choose([0.6, 0.9], shadow_price=300.0, spread=spread_of(2, 0.4), **changes)
+        without = choose([0.6, 0.9], shadow_price=300.0, **changes)
+        assert (with_spread.index, with_spread.escalate_to) == (without.index, without.escalate_to)
+        assert with_spread.reason == without.reason
+
+
+@pytest.mark.parametrize(("budget", "first"), [(3000.0, 0), (2900.0, 1)])
+def test_both_attempts_of_a_plan_must_fit_the_latency_budget(budget: float, first: int) -> None:
+    tiers = [tier.model_copy(update={"latency_ms": 1000.0 * (i + 1)}) for i, tier in enumerate(ladder(2))]
+    choice = decide(
+        Scores(np.array([0.6, 0.9]), np.full(2, 300.0), 1000.0),
+        Ladder.of(tiers),
+        knobs(2, shadow_price=300.0, spread=spread_of(2, 0.4)),
+        NEEDS,
+        Context(latency_budget_ms=budget),
+        np.random.default_rng(0),
+        in_distribution=True,
+    )
+    assert choice.index == first
+
+
+@given(adequacies, st.floats(0, 1), st.integers(0, 1000))
+def test_propensities_of_plans_are_those_of_the_first_tier(adequacy: list[float], up: float, seed: int) -> None:
+    spread = spread_of(len(adequacy))
+    planned = choose(adequacy, spread=spread, seed=seed)
+    choice = choose(adequacy, spread=spread, explore_up=up, seed=seed)
+    assert choice.propensity.sum() == pytest.approx(1.0)
+    assert not choice.propensity[: planned.index].any()
+    assert choice.propensity[choice.index] > 0
+
+
+def test_a_request_nobody_needs_to_judge_still_has_somebody_standing_by() -> None:
+    choice = choose([1.0, 1.0, 1.0], spread=spread_of(3))
+    assert (choice.index, choice.escalate_to) == (0, 1)
+    assert "judged" not in choice.reason

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from router_ml.bundle import load_bundle
 from router_ml.config import ExplorationSettings, PolicySettings, UseCase, load_config
 from router_ml.errors import ConfigError, RequestError
+from router_ml.exploration import Background
 from router_ml.features import DENSE_NAMES, featurize
 from router_ml.ladder import Ladder
 from router_ml.router import Router
@@ -210,3 +211,16 @@ def test_a_decision_takes_little_more_than_its_features(make_bundle: Make) -> No
     assert len(featurize(SHORT).dense) == len(DENSE_NAMES)
     best = min(router.route(SHORT, decision_id="x", rng=rng).overhead_ms for _ in range(300))
     assert best < 1.0
+
+
+def test_what_runs_beside_an_answer_obeys_every_rule_but_the_time_that_nobody_waits_for(make_bundle: Make) -> None:
+    cases = {"quick": UseCase(total_ms=1.0), "private": UseCase(tiers=("small", "large"))}
+    router = router_of(make_bundle(), use_cases=cases)
+    audit, shadow = Background("audit", 0.02, 0.0), Background("shadow", 0.1, 0.9)
+    assert router.beside(SHORT, "large", audit) == (("small", "medium", "large"), {})
+    assert router.beside(SHORT, "large", shadow) == (("medium",), {"small": 0.5, "medium": 0.5})
+    assert router.beside(SHORT, "small", shadow) == ((), {})
+    quick, private = (replace(SHORT, use_case=name) for name in cases)
+    assert router.beside(quick, "large", audit)[0] == ("small", "medium", "large")
+    assert router.beside(private, "large", audit)[0] == ("small", "large")
+    assert router.beside(private, "large", shadow) == (("small",), {"small": 1.0})

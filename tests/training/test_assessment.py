@@ -148,3 +148,25 @@ def test_more_tiers_are_measured_too(world: Any) -> None:
     assert found["apgr"] is None
     assert found["saving_at_97"] is not None
     json.dumps(found, allow_nan=False)
+
+
+def test_a_judged_policy_is_measured_as_it_runs(world: Any) -> None:
+    test = scored(world)
+    n = len(test.dataset)
+    posterior = np.repeat(test.adequacy[:, None], 2, axis=1)
+    ok = np.nan_to_num(test.dataset.quality[:, 0], nan=0.5)
+    posterior[:, 0, 0] += 0.9 * (ok - test.adequacy[:, 0])
+    judged = replace(test, posterior=posterior)
+    outcomes, rows = judged.outcomes()
+    plans = judged.judged("usd")
+    assert plans is not None
+    frontier = solve_frontier(judged.adequacy[rows], judged.cost_usd[rows], outcomes, judged=plans.rows(rows))
+    policy = PolicySpec(tiers=tiers_of(world), best_tier="large", frontier=frontier, plans=plans.spec())
+    found = assess(judged, policy, quality=0.97, n_train=99, rng=np.random.default_rng(0), draws=20)
+    alone = measured(world, test, draws=20)
+    assert policy.operating(0.97)[1]
+    assert found.n_test <= n
+    assert found.router.escalation_rate is not None
+    assert found.router.saving.value > alone.router.saving.value  # type: ignore[operator]
+    assert found.figures["apgr"].value == alone.figures["apgr"].value
+    assert found.figures["cs_97"].value > alone.figures["cs_97"].value  # type: ignore[operator]

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from router_ml.bundle import FrontierPoint
 from router_ml_training.evaluation.curves import choose
 from router_ml_training.evaluation.outcomes import Outcomes
 from router_ml_training.frontier import (
@@ -18,8 +19,10 @@ from router_ml_training.frontier import (
     expected_cost,
     feature_bounds,
     filled_outcomes,
+    price_grid,
     solve_frontier,
 )
+from router_ml_training.plans import Judged, act, act_alone, fit_spread
 
 
 def problem(n: int, k: int, seed: int) -> tuple[np.ndarray, np.ndarray, Outcomes]:
@@ -151,3 +154,71 @@ def test_the_usual_range_holds_nearly_all_training_rows_and_not_what_is_far_out(
     constant = data.dense.std(axis=0) <= 1e-6
     assert (low[constant] < -1e20).all()
     assert (high[constant] > 1e20).all()
+
+
+def judged_problem(n: int, tells: float, seed: int) -> tuple[Judged, Outcomes]:
+    """Two tiers, and a verifier that moves its opinion of the cheap answer towards the truth by a share `tells`."""
+    rng = np.random.default_rng(seed)
+    adequacy = np.stack([rng.uniform(0.4, 0.9, n), np.full(n, 0.9)], axis=1)
+    cost = np.tile([1e-4, 2e-3], (n, 1))
+    quality = (rng.random((n, 2)) < adequacy).astype(float)
+    after = adequacy.copy()
+    after[:, 0] += tells * (quality[:, 0] - adequacy[:, 0])
+    posterior = np.stack([after, adequacy], axis=1)
+    return Judged(adequacy, cost, posterior, fit_spread(adequacy, posterior, quality)), Outcomes(quality, cost, best=1)
+
+
+def solve_judged(judged: Judged, outcomes: Outcomes) -> dict[float, FrontierPoint]:
+    return {point.quality: point for point in solve_frontier(judged.adequacy, judged.cost, outcomes, judged=judged)}
+
+
+def test_a_verifier_that_knows_makes_every_point_judged_and_far_cheaper() -> None:
+    judged, outcomes = judged_problem(2000, 0.9, 0)
+    alone = {point.quality: point for point in solve_frontier(judged.adequacy, judged.cost, outcomes)}
+    plans = solve_judged(judged, outcomes)
+    assert plans[1.0].judged
+    assert plans[0.97].judged
+    assert plans[0.97].saving > alone[0.97].saving + 0.2
+    assert plans[0.97].alone_price == alone[0.97].shadow_price
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(200, 600), st.floats(0, 1), st.integers(0, 999))
+def test_with_a_verifier_no_point_saves_less_than_without(n: int, tells: float, seed: int) -> None:
+    judged, outcomes = judged_problem(n, tells, seed)
+    plans = solve_judged(judged, outcomes)
+    for point in solve_frontier(judged.adequacy, judged.cost, outcomes):
+        assert plans[point.quality].saving >= point.saving
+        if not plans[point.quality].judged:
+            assert plans[point.quality] == point
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_verifier_that_is_noise_and_sure_of_itself_loses_nothing_on_new_rows(seed: int) -> None:
+    def noisy(n: int, seed: int, spread: Any) -> tuple[Judged, Outcomes]:
+        judged, outcomes = judged_problem(n, 0.0, seed)
+        rng = np.random.default_rng(seed + 100)
+        posterior = judged.posterior.copy()
+        posterior[:, 0, 0] = rng.random(n)
+        found = fit_spread(judged.adequacy, posterior, outcomes.quality) if spread is None else spread
+        return Judged(judged.adequacy, judged.cost, posterior, found), outcomes
+
+    judged, outcomes = noisy(3000, seed, None)
+    point = solve_judged(judged, outcomes)[0.97]
+    new, truth = noisy(3000, seed + 50, judged.spread)
+    plain = {one.quality: one for one in solve_frontier(judged.adequacy, judged.cost, outcomes)}[0.97]
+    alone = act_alone(new.adequacy, new.cost, plain.shadow_price)
+    taken = act(new, point.shadow_price) if point.judged else alone
+    best = truth.cost[:, 1].mean()
+    assert taken.quality(truth).mean() >= alone.quality(truth).mean() - 0.01
+    assert taken.cost(truth).mean() <= alone.cost(truth).mean() + 0.01 * best
+
+
+def test_the_prices_of_a_grid_span_every_change_and_begin_at_nothing() -> None:
+    scores, costs = np.array([[0.2, 0.9], [0.5, 0.6]]), np.array([[1.0, 2.0], [1.0, 3.0]])
+    prices = price_grid(scores, costs, 7)
+    assert prices[0] == 0
+    assert prices.size == 8
+    assert (np.diff(prices) > 0).all()
+    assert prices[1] < 0.05
+    assert prices[-1] > 0.7

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from router_ml.bundle import Bundle, ManifestDraft, TrainedOn, load_bundle, write_bundle
+from router_ml.bundle import Bundle, ManifestDraft, PolicySpec, TrainedOn, load_bundle, write_bundle
 from router_ml.errors import DataError
+from router_ml_training.frontier import solve_frontier
 from router_ml_training.learning import Trained, learn
 from router_ml_training.scored import Scored, score_with_bundle, score_with_models
 from router_ml_training.settings import TrainingSettings
@@ -53,3 +54,56 @@ def test_costs_relative_to_the_dearest_answer(world: Any) -> None:
     scored = Scored(data, np.full((2, 2), 0.5), np.array([[0.1, 0.4], [0.0, 0.0]]))
     assert scored.cost_in("usd") is scored.cost_usd
     np.testing.assert_array_equal(scored.cost_in("relative"), [[0.25, 1.0], [0.0, 0.0]])
+
+
+def told(world: Any, tells: float, n: int = 600) -> Scored:
+    """Rows with an honest verifier that moves its opinion of cheap answers towards the truth by a share `tells`."""
+    data = world.dataset(n)
+    rng = np.random.default_rng(0)
+    cost = np.tile([1e-4, 2e-3], (n, 1))
+    quality = np.stack([rng.random(n) < 0.6, rng.random(n) < 0.9], axis=1).astype(float)
+    adequacy = np.tile([0.6, 0.9], (n, 1))
+    posterior = np.repeat(adequacy[:, None], 2, axis=1)
+    posterior[:, 0, 0] += tells * (quality[:, 0] - 0.6)
+    rows = replace(data, quality=quality, cost_usd=cost, escalated=np.zeros((n, 2), np.bool_))
+    return Scored(rows, adequacy, cost, posterior)
+
+
+def solved(scored: Scored, ladder: Any) -> PolicySpec:
+    outcomes, _ = scored.outcomes()
+    judged = scored.judged("usd")
+    assert judged is not None
+    frontier = solve_frontier(scored.adequacy, scored.cost_usd, outcomes, judged=judged)
+    return PolicySpec(tiers=ladder.tiers, best_tier=ladder.names[-1], frontier=frontier, plans=judged.spec())
+
+
+def test_a_judged_policy_tries_judges_and_pays_for_both(world: Any) -> None:
+    scored = told(world, 0.9)
+    policy = solved(scored, world.ladder)
+    taken = scored.taken(policy, 0.97)
+    outcomes, _ = scored.outcomes()
+    assert policy.operating(0.97)[1]
+    assert 0 < taken.escalated.mean() < 0.6
+    assert taken.quality(outcomes).mean() >= 0.97 * outcomes.quality[:, 1].mean()
+    assert taken.cost(outcomes).mean() < 0.6 * outcomes.cost[:, 1].mean()
+
+
+def test_a_judged_policy_makes_one_attempt_where_no_answer_is_known(world: Any) -> None:
+    scored = told(world, 0.9)
+    policy = solved(scored, world.ladder)
+    blind = replace(scored, posterior=None)
+    assert not blind.taken(policy, 0.97).escalated.any()
+    mostly = scored.posterior.copy()  # type: ignore[union-attr]
+    mostly[: len(mostly) * 2 // 3, 0] = np.nan
+    assert replace(scored, posterior=mostly).judged("usd", policy.plans) is None
+
+
+def test_who_has_seen_an_answer_stands_in_for_what_is_unknown_of_dearer_tiers(world: Any) -> None:
+    scored = told(world, 0.9, 50)
+    quality = scored.dataset.quality.copy()
+    quality[:, 1] = np.nan
+    posterior = scored.posterior.copy()  # type: ignore[union-attr]
+    posterior[:, 0, 1] = 0.77
+    outcomes, rows = replace(scored, dataset=replace(scored.dataset, quality=quality), posterior=posterior).outcomes()
+    assert len(rows) == 50
+    assert (outcomes.quality[:, 1] == 0.77).all()

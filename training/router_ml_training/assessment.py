@@ -14,10 +14,12 @@ from router_ml.features import DENSE_NAMES
 from router_ml_training.evaluation.baselines import always, baseline_sweeps, oracle_choice
 from router_ml_training.evaluation.bootstrap import curve_figures
 from router_ml_training.evaluation.calibration_metrics import Reliability, calibration_figures, ece, reliability
-from router_ml_training.evaluation.curves import Swept, choose, curve_of, price_sweep, share_sweep
-from router_ml_training.evaluation.metrics import Figure, cs, random_cs
+from router_ml_training.evaluation.curves import Swept, curve_of, price_sweep, share_sweep
+from router_ml_training.evaluation.metrics import Figure, cs, curve_metrics, random_cs
 from router_ml_training.evaluation.outcomes import Curve, Outcomes
-from router_ml_training.evaluation.strategies import Strategy, random_mix, strategy_of, vacuity
+from router_ml_training.evaluation.strategies import Strategy, measure, random_mix, strategy_of, vacuity
+from router_ml_training.frontier import price_grid
+from router_ml_training.plans import Taken, act, grid_of
 from router_ml_training.scored import Scored
 
 __all__ = ["Assessment", "assess", "headline"]
@@ -74,9 +76,14 @@ def assess(
     outcomes, rows = test.outcomes()
     adequacy, cost = test.adequacy[rows], test.cost_in(policy.price_unit)[rows]
     group = test.dataset.group[rows]
-    swept = _sweep(adequacy, cost, outcomes, rng)
-    chosen = choose(adequacy, cost, policy.shadow_price(quality))
-    router = strategy_of("router", chosen, outcomes, rng=rng, draws=draws, groups=group)
+    alone = _sweep(adequacy, cost, outcomes, rng)
+    figures = dict(curve_figures(alone, outcomes, rng=rng, draws=draws, groups=group))
+    swept = _plans(test, policy, quality, outcomes, rows) or alone
+    if swept is not alone:
+        # APGR and CPT speak of a share of calls, so they stay those of the scores before the call.
+        metrics = [metric for metric in curve_metrics() if not metric.name.startswith(("apgr", "cpt"))]
+        figures |= curve_figures(swept, outcomes, rng=rng, metrics=metrics, draws=draws, groups=group)
+    router = _operating(test.taken(policy, quality).rows(rows), outcomes, rng, draws, group)
     calibration, curves = _calibration(test, rng, draws)
     errors = [ece(test.adequacy[known, t], test.dataset.quality[known, t]) for t, known in _known(test) if known.any()]
     return Assessment(
@@ -92,7 +99,7 @@ def assess(
             name: curve_of(sweep, outcomes)
             for name, sweep in baseline_sweeps(outcomes, test.dataset.dense[rows, _LENGTH], rng=rng).items()
         },
-        figures=curve_figures(swept, outcomes, rng=rng, draws=draws, groups=group),
+        figures=figures,
         strategies=(router, *_constants(policy.ladder.names, outcomes, router, rng, draws, group)),
         vacuous=vacuity(outcomes, router, quality),
         reliability=curves,
@@ -138,6 +145,36 @@ def headline(assessment: Assessment) -> dict[str, object]:
         "vacuous": assessment.vacuous,
         "estimated": assessment.estimated,
     }
+
+
+def _plans(
+    test: Scored, policy: PolicySpec, quality: float, outcomes: Outcomes, rows: NDArray[np.int64]
+) -> Swept | None:
+    """Return the curve of the policy's plans; None where it judges nothing at that quality."""
+    if policy.plans is None or not policy.operating(quality)[1]:
+        return None
+    judged = test.judged(policy.price_unit, policy.plans)
+    if judged is None:
+        return None
+    judged = judged.rows(rows)
+    prices = price_grid(*judged.opinions())[::-1]
+    return grid_of(prices, [act(judged, float(price)) for price in prices], outcomes)
+
+
+def _operating(
+    taken: Taken, outcomes: Outcomes, rng: np.random.Generator, draws: int, group: NDArray[np.int64]
+) -> Strategy:
+    return measure(
+        "router",
+        quality=taken.quality(outcomes),
+        cost=taken.cost(outcomes),
+        column=taken.last,
+        outcomes=outcomes,
+        escalated=taken.escalated if taken.escalated.any() else None,
+        rng=rng,
+        draws=draws,
+        groups=group,
+    )
 
 
 def _sweep(adequacy: F64, cost: F64, outcomes: Outcomes, rng: np.random.Generator) -> Swept:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
@@ -10,10 +11,10 @@ from numpy.typing import NDArray
 from router_ml.bundle import FeatureBounds, FrontierPoint
 from router_ml.ladder import Ladder
 from router_ml_training.dataset import Dataset
-from router_ml_training.evaluation.curves import choose
 from router_ml_training.evaluation.outcomes import Outcomes
+from router_ml_training.plans import Judged, Taken, act, act_alone
 
-__all__ = ["QUALITIES", "expected_cost", "feature_bounds", "filled_outcomes", "solve_frontier"]
+__all__ = ["QUALITIES", "expected_cost", "feature_bounds", "filled_outcomes", "price_grid", "solve_frontier"]
 
 F64: TypeAlias = NDArray[np.float64]
 
@@ -51,41 +52,68 @@ def filled_outcomes(dataset: Dataset, adequacy: F64, cost: F64) -> tuple[Outcome
 
 
 def solve_frontier(
-    adequacy: F64, cost: F64, outcomes: Outcomes, group: NDArray[np.int64] | None = None
+    adequacy: F64,
+    cost: F64,
+    outcomes: Outcomes,
+    group: NDArray[np.int64] | None = None,
+    judged: Judged | None = None,
 ) -> tuple[FrontierPoint, ...]:
     """Find, for each quality, the highest shadow price whose policy still keeps it on the tune rows.
 
     A price counts as keeping the share x when the mean of x * best quality - quality is below zero by one standard
     error. Prices are tried from safe to bold and the walk stops at the first that fails, so that a lucky bold
-    price behind an unlucky one is never taken.
+    price behind an unlucky one is never taken. With a verifier the walk is done twice, by single attempts and by
+    plans, and each point takes the cheaper: where the verifier is poor, nothing is judged.
 
     Args:
         adequacy: Scores the policy decides with, (n, K).
         cost: Costs it decides with, USD, (n, K).
         outcomes: What every tier did on those rows.
         group: Rows that succeed and fail together share a number (n,); None: every row stands alone.
+        judged: The same rows with what the verifier says of them; None: there is no verifier.
 
     Returns:
         Points in order of falling quality; shadow price 0 means "the most adequate tier, whatever it costs".
     """
-    prices = np.concatenate(([0.0], np.geomspace(*_price_range(adequacy, cost), _PRICES)))
-    everyone = np.arange(outcomes.n)
+    alone = _walk(adequacy, cost, outcomes, group, lambda price: act_alone(adequacy, cost, price))
+    if judged is None:
+        return tuple(FrontierPoint(quality=q, shadow_price=p, saving=s) for q, (p, s) in alone.items())
+    plans = _walk(*judged.opinions(), outcomes, group, lambda price: act(judged, price))
+    return tuple(_cheaper(q, alone.get(q), plans.get(q)) for q in QUALITIES if q in alone or q in plans)
+
+
+def _cheaper(quality: float, alone: tuple[float, float] | None, plans: tuple[float, float] | None) -> FrontierPoint:
+    if plans is None or (alone is not None and plans[1] <= alone[1]):
+        assert alone is not None  # noqa: S101  one of the two keeps this quality
+        return FrontierPoint(quality=quality, shadow_price=alone[0], saving=alone[1])
+    return FrontierPoint(
+        quality=quality,
+        shadow_price=plans[0],
+        saving=plans[1],
+        judged=True,
+        alone_price=0.0 if alone is None else alone[0],
+    )
+
+
+def _walk(
+    scores: F64, costs: F64, outcomes: Outcomes, group: NDArray[np.int64] | None, policy: Callable[[float], Taken]
+) -> dict[float, tuple[float, float]]:
+    """Return the boldest price and its saving by each quality that the policy keeps at some price."""
+    prices = price_grid(scores, costs)
     best = outcomes.quality[:, outcomes.best_tier]
     best_cost = outcomes.cost[:, outcomes.best_tier].mean()
-    chosen = [choose(adequacy, cost, price) for price in prices]
-    quality = np.stack([outcomes.quality[everyone, columns] for columns in chosen])
-    usd = np.array([outcomes.cost[everyone, columns].mean() for columns in chosen])
-    points: list[FrontierPoint] = []
+    taken = [policy(float(price)) for price in prices]
+    quality = np.stack([one.quality(outcomes) for one in taken])
+    usd = np.array([one.cost(outcomes).mean() for one in taken])
+    points: dict[float, tuple[float, float]] = {}
     for share in QUALITIES:
         shortfall = share * best - quality
         bound = shortfall.mean(axis=1) + _MARGIN * _standard_errors(shortfall, group)
         failing = np.flatnonzero(bound > 1e-12)
         last = int(failing[0]) - 1 if failing.size else len(prices) - 1
-        if last < 0:
-            continue
-        saving = 1.0 - float(usd[last] / best_cost) if best_cost > 0 else 0.0
-        points.append(FrontierPoint(quality=share, shadow_price=float(prices[last]), saving=saving))
-    return tuple(points)
+        if last >= 0:
+            points[share] = float(prices[last]), 1.0 - float(usd[last] / best_cost) if best_cost > 0 else 0.0
+    return points
 
 
 def _standard_errors(values: F64, group: NDArray[np.int64] | None) -> F64:
@@ -98,6 +126,17 @@ def _standard_errors(values: F64, group: NDArray[np.int64] | None) -> F64:
         np.add.at(sums.T, member, centred.T)
         centred = sums
     return np.asarray(np.sqrt((centred**2).sum(axis=1)) / n, np.float64)
+
+
+def price_grid(scores: F64, costs: F64, n: int = _PRICES) -> F64:
+    """Return 0 and n shadow prices that span every one at which a row may change tier, rising, (n + 1,).
+
+    Args:
+        scores: Chances that are weighed against each other, (m, K).
+        costs: Their costs in the unit that the price is per, (m, K).
+        n: How many prices above 0.
+    """
+    return np.concatenate(([0.0], np.geomspace(*_price_range(scores, costs), n)))
 
 
 def feature_bounds(dataset: Dataset) -> FeatureBounds:

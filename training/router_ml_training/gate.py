@@ -13,7 +13,6 @@ from router_ml.ladder import Ladder
 from router_ml.manifest import PolicySpec
 from router_ml_training.candidates import log_loss
 from router_ml_training.evaluation.compare import standard_error
-from router_ml_training.evaluation.curves import choose
 from router_ml_training.scored import Scored, score_with_bundle
 
 __all__ = ["GateReport", "compare"]
@@ -114,16 +113,13 @@ def _choices(
     outcomes, rows = mine.outcomes()
     if not mine.dataset.complete[rows].all():
         return None, None
-    group, everyone = mine.dataset.group[rows], np.arange(len(rows))
+    group = mine.dataset.group[rows]
     price = my_policy.shadow_price(quality) if my_policy.price_unit == "usd" else 0.0
-    ours, other = (
-        choose(side.adequacy[rows], side.cost_in(spec.price_unit)[rows], spec.shadow_price(quality))
-        for side, spec in ((mine, my_policy), (theirs, their_policy))
-    )
-    value = outcomes.quality - price * outcomes.cost
-    regret = _difference(value[everyone, other] - value[everyone, ours], group)
+    ours, other = (side.taken(spec, quality).rows(rows) for side, spec in ((mine, my_policy), (theirs, their_policy)))
+    mine_worth, their_worth = (one.quality(outcomes) - price * one.cost(outcomes) for one in (ours, other))
+    regret = _difference(their_worth - mine_worth, group)
     wanted = quality * outcomes.quality[:, outcomes.best_tier]
-    short, champion_short = (_difference(wanted - outcomes.quality[everyone, pick], group) for pick in (ours, other))
+    short, champion_short = (_difference(wanted - one.quality(outcomes), group) for one in (ours, other))
     return regret, None if champion_short.worse else short
 
 

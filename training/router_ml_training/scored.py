@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -11,26 +11,46 @@ from numpy.typing import NDArray
 from router_ml.bundle import Bundle
 from router_ml.errors import DataError
 from router_ml.ladder import Ladder
-from router_ml.manifest import PriceUnit
+from router_ml.manifest import PlanSpec, PolicySpec, PriceUnit
 from router_ml_training.dataset import Dataset
 from router_ml_training.evaluation.outcomes import Outcomes
 from router_ml_training.frontier import expected_cost, filled_outcomes
+from router_ml_training.plans import (
+    CostUpdate,
+    Judged,
+    Taken,
+    act,
+    act_alone,
+    fit_cost_update,
+    fit_spread,
+    known_posterior,
+    on_hull,
+)
 from router_ml_training.tasks import AdequacyModel, TokenModel
+from router_ml_training.verifier import expecting, scattered
+from router_ml_training.verifier_graph import posterior_by_graph
 
 __all__ = ["Scored", "score_with_bundle", "score_with_models"]
 
 F64: TypeAlias = NDArray[np.float64]
 
 _CHUNK = 1000
+# The share of rows on which a tier's answer must be known for plans that begin with it.
+_MOSTLY = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Rows with adequacy (n, K) and expected cost (n, K, USD), as the policy decides with them."""
+    """Rows with adequacy (n, K) and expected cost (n, K, USD), as the policy decides with them.
+
+    `posterior` (n, K, K) holds in `[:, s]` what the verifier says of every tier after the answer of s, NaN where that
+    answer is not known; None without a verifier.
+    """
 
     dataset: Dataset
     adequacy: F64
     cost_usd: F64
+    posterior: F64 | None = None
 
     def cost_in(self, unit: PriceUnit) -> F64:
         """Return the expected cost in the unit that a policy's shadow price is meant in, (n, K)."""
@@ -41,7 +61,52 @@ class Scored:
 
     def outcomes(self) -> tuple[Outcomes, NDArray[np.int64]]:
         """Return what every tier did on the rows it is known for, and those rows; see `filled_outcomes`."""
-        return filled_outcomes(self.dataset, self.adequacy, self.cost_usd)
+        likely = self.adequacy
+        if self.posterior is not None:
+            # Whoever has seen an answer knows more of the tiers that were not tried.
+            likely = likely.copy()
+            for s in range(likely.shape[1] - 1):
+                seen = ~np.isnan(self.posterior[:, s]).any(axis=1)
+                likely[seen, s + 1 :] = self.posterior[seen, s, s + 1 :]
+        return filled_outcomes(self.dataset, likely, self.cost_usd)
+
+    def judged(self, unit: PriceUnit, plans: PlanSpec | None = None) -> Judged | None:
+        """Return the rows as a policy of plans sees them; None when too few answers are known to tell what it is worth.
+
+        Args:
+            unit: What the shadow price is per.
+            plans: What the policy values plans with; None: fitted on these rows.
+        """
+        if self.posterior is None:
+            return None
+        posterior, known = known_posterior(self.adequacy, self.posterior)
+        spent = self.dataset.cost_usd
+        if plans is None:
+            tiers = on_hull(self.dataset.free_quality, self.cost_usd).tolist()
+            spread = fit_spread(self.adequacy, self.posterior, self.dataset.free_quality, tiers)
+            update: CostUpdate | None = fit_cost_update(spent, self.cost_usd)
+        else:
+            spread, update = np.array(plans.spread), CostUpdate.of(plans)
+        # A tier whose answers are mostly unknown cannot be judged here, and plans that begin with it are not tried.
+        spread = np.where((known.mean(axis=0) >= _MOSTLY)[:, None], spread, 0.0)
+        if not spread.any():
+            return None
+        cost = self.cost_in(unit)
+        later = None if update is None else update.later(cost, spent, self.cost_usd)
+        return Judged(self.adequacy, cost, posterior, spread, later, update)
+
+    def taken(self, policy: PolicySpec, quality: float) -> Taken:
+        """Return what a policy does on every row when it is asked to keep a share of the best tier's quality.
+
+        Where its answers are judged, but no answer is known here, it does what it would do with one attempt.
+        """
+        price, plans = policy.operating(quality)
+        if plans and policy.plans is not None:
+            judged = self.judged(policy.price_unit, policy.plans)
+            if judged is not None:
+                return act(judged, price)
+            price, _ = policy.operating(quality, attempts=1)
+        return act_alone(self.adequacy, self.cost_in(policy.price_unit), price)
 
 
 def score_with_models(dataset: Dataset, model: AdequacyModel, tokens: TokenModel, ladder: Ladder) -> Scored:
@@ -70,4 +135,9 @@ def score_with_bundle(dataset: Dataset, bundle: Bundle, ladder: Ladder) -> Score
     for start in range(0, len(dataset), _CHUNK):
         rows = np.arange(start, min(start + _CHUNK, len(dataset)))
         adequacy[rows], tokens[rows] = bundle.score_many(dataset.features(rows))
-    return Scored(dataset, adequacy, expected_cost(dataset, tokens, ladder))
+    scored = Scored(dataset, adequacy, expected_cost(dataset, tokens, ladder))
+    if bundle.verifier is None:
+        return scored
+    answers = expecting(dataset.answers, tokens)
+    said = posterior_by_graph(bundle.verifier, answers, adequacy[answers.row])
+    return replace(scored, posterior=scattered(answers, said, len(dataset)))
