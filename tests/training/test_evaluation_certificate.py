@@ -27,14 +27,18 @@ def outcomes(n: int, rng: np.random.Generator, *, harm: float, gain: float = 0.0
     return Outcomes(np.column_stack((small, large)), np.tile(COST, (n, 1)), best=1)
 
 
-def shares(n: int, *share: float) -> list[Candidate]:
+Columns = list[tuple[float, float, np.ndarray]]
+
+
+def shares(n: int, *share: float) -> Columns:
     """Policies that send the first so many of the requests to small."""
     rows = np.arange(n)
-    return [Candidate(1 - 0.01 * i, float(i), np.where(rows < part * n, 0, 1)) for i, part in enumerate(share, 1)]
+    return [(1 - 0.01 * i, float(i), np.where(rows < part * n, 0, 1)) for i, part in enumerate(share, 1)]
 
 
-def walk(known: Outcomes, candidates: list[Candidate], seed: int = 0, **options: Any) -> Certificate:
+def walk(known: Outcomes, columns: Columns, seed: int = 0, **options: Any) -> Certificate:
     rng = np.random.default_rng(seed)
+    candidates = [Candidate.of_columns(*one, known) for one in columns]
     return certify(known, candidates, tiers=("small", "large"), date=NOW, rng=rng, **{"draws": 50, **options})
 
 
@@ -54,7 +58,7 @@ def test_many_policies_that_all_lose_too_much_are_together_seldom_certified() ->
     for seed in range(300):
         rng = np.random.default_rng(seed)
         known = outcomes(400, rng, harm=0.05, gain=0.025)
-        noisy = [Candidate(0.9 - 0.01 * i, 1.0 + i, (rng.random(400) > 0.98).astype(np.intp)) for i in range(10)]
+        noisy = [(0.9 - 0.01 * i, 1.0 + i, (rng.random(400) > 0.98).astype(np.intp)) for i in range(10)]
         wrong += walk(known, noisy, seed, draws=0).index > 0
     assert wrong <= binom.ppf(0.99, 300, 0.05)
 
@@ -160,3 +164,13 @@ def test_the_record_is_plain_json() -> None:
     assert (record["quality"], record["test"], record["confidence"], record["index"]) == (0.99, "betting", 0.95, 1)
     assert record["saving"]["low"] == pytest.approx(0.9)
     assert [step["certified"] for step in record["steps"]] == [True, True]
+
+
+def test_a_plan_is_certified_by_what_it_was_worth_and_cost_all_attempts_included() -> None:
+    known = outcomes(1500, np.random.default_rng(0), harm=0.1)
+    small, large = known.quality.T
+    plan = Candidate(0.97, 2.0, np.maximum(small, large), np.where(small > 0, 1.0, 11.0))  # small, then large
+    rng = np.random.default_rng(1)
+    found = certify(known, [plan], tiers=("small", "large"), date=NOW, rng=rng, draws=50)
+    assert found.index == 1
+    assert found.saving.value == pytest.approx(1 - plan.cost.mean() / 10.0)

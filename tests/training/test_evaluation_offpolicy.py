@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from scipy.stats import t as student
 
 from router_ml.errors import DataError
 from router_ml_training.evaluation.compare import standard_error
-from router_ml_training.evaluation.offpolicy import CLIP, ESTIMATORS, Logged, evaluate_offpolicy, overlap
+from router_ml_training.evaluation.offpolicy import CLIP, ESTIMATORS, Logged, evaluate_offpolicy, overlap, recalibrated
 
 Propensities = Callable[[np.ndarray], np.ndarray]
 REPLICATIONS = 200
@@ -59,14 +60,23 @@ def test_estimates_of_a_tiny_log_are_what_the_formulas_say() -> None:
         "snips": (1.5 * 1.0 + 0.5 * 0.5) / 2,
         "dr": 0.75 + (1.5 * 0.2 - 0.5 * 0.1) / 2,
         "dr_clipped": 0.75 + (1.2 * 0.2 - 0.5 * 0.1) / 2,
+        "dr_shrunk": 0.75 + 0.125 * believed(0.125, standard_error(np.where(action == 0, 0.3, -0.05)), action),
     }
     assert {name: figure.value for name, figure in found.figures.items()} == pytest.approx(expected)
     assert found.overlap.ess == pytest.approx(200**2 / (100 * 1.5**2 + 100 * 0.5**2))
     assert (found.overlap.max_weight, found.overlap.mean_weight) == (1.5, 1.0)
     assert (found.overlap.unsupported, found.overlap.reason) == (0.0, None)
     ips = found.figures["ips"]
-    error = standard_error(np.where(action == 0, 1.5, 0.25))
-    assert (ips.low, ips.high) == pytest.approx((0.875 - 1.959964 * error, 0.875 + 1.959964 * error))
+    error = standard_error(np.where(action == 0, 1.5, 0.25)) * student.ppf(0.975, 200)
+    assert (ips.low, ips.high) == pytest.approx((0.875 - error, 0.875 + error))
+
+
+def believed(correction: float, seen: float, action: np.ndarray) -> float:
+    """Share of DR's correction that is believed: z^4 / (z^4 + 2.5^4), z by the larger of two standard errors."""
+    # Per row and action, p^2 / b times the mean squared surprise: 0.75^2 / 0.5 * 0.2^2 + 0.25^2 / 0.5 * 0.1^2.
+    expected = np.sqrt((0.75**2 / 0.5 * 0.04 + 0.25**2 / 0.5 * 0.01) / len(action))
+    z = correction / max(seen, expected)
+    return float(z**4 / (z**4 + 2.5**4))
 
 
 def test_self_normalised_weights_follow_a_shift_of_the_reward_exactly_and_others_do_not() -> None:
@@ -139,7 +149,9 @@ def test_a_perfect_model_leaves_dr_almost_no_variance() -> None:
     found = evaluate_offpolicy(log, target, mean).figures
     assert found["dr"].value == pytest.approx(float((mean * target).sum(axis=1).mean()))
     assert found["dr"].high - found["dr"].low < 0.3 * (found["ips"].high - found["ips"].low)
-    assert found["dr"] == found["dm"] == found["dr_clipped"]
+    for name in ("dr", "dr_clipped", "dr_shrunk"):
+        assert found[name].value == pytest.approx(found["dm"].value)
+        assert (found[name].low, found[name].high) == pytest.approx((found["dm"].low, found["dm"].high))
 
 
 def test_clipping_trades_bias_for_width_only_where_weights_are_large() -> None:
@@ -149,6 +161,42 @@ def test_clipping_trades_bias_for_width_only_where_weights_are_large() -> None:
     assert found["dr_clipped"].high - found["dr_clipped"].low < found["dr"].high - found["dr"].low
     assert found["dr_clipped"].value < found["dr"].value  # rewards above the model's are cut
     assert overlap(log, target).max_weight > CLIP
+
+
+def test_a_model_that_the_log_contradicts_is_not_believed_and_one_that_it_does_not_is() -> None:
+    log, target, mean = logged(3000, uniform, np.random.default_rng(12))
+    wrong, right = (evaluate_offpolicy(log, target, model).figures for model in (np.full_like(mean, 0.2), mean))
+    assert wrong["dr_shrunk"].value == pytest.approx(wrong["dr"].value, abs=0.002)
+    assert abs(right["dr_shrunk"].value - right["dm"].value) < 0.3 * abs(right["dr"].value - right["dm"].value)
+    assert (right["dr_shrunk"].low, right["dr_shrunk"].high) == (right["dr"].low, right["dr"].high)
+
+
+def test_a_biased_model_is_corrected_by_rows_of_other_folds() -> None:
+    log, _, mean = logged(3000, uniform, np.random.default_rng(13))
+    fitted = recalibrated(mean - 0.3, log, np.random.default_rng(0))
+    assert np.abs((fitted - mean).mean(axis=0)).max() < 0.04
+    few = Logged(log.action[:6], log.propensity[:6], log.reward[:6])
+    assert recalibrated(mean[:6], few, np.random.default_rng(0)) == pytest.approx(mean[:6], abs=0.15)
+    assert recalibrated(mean * 9, log, np.random.default_rng(0), bounds=(0.0, 1.0)).max() <= 1.0
+
+
+def test_what_a_row_said_does_not_correct_the_model_on_that_row() -> None:
+    log, _, mean = logged(300, uniform, np.random.default_rng(14))
+    changed = Logged(log.action, log.propensity, np.where(np.arange(300) == 7, 50.0, log.reward))
+    before, after = (recalibrated(mean, one, np.random.default_rng(0)) for one in (log, changed))
+    assert after[7].tolist() == before[7].tolist()
+    assert not np.allclose(after, before)
+
+
+def test_an_estimate_from_few_heavy_rows_is_wide() -> None:
+    # 10 rows of 2,000 carry half of the weight: a normal interval would be far too narrow.
+    action = np.zeros(2000, int)
+    action[:10] = 1
+    target = np.where(np.arange(2000)[:, None] < 250, [[0.0, 1.0]], [[1.0, 0.0]])
+    log = Logged(action, np.tile([0.96, 0.04], (2000, 1)), np.random.default_rng(0).random(2000))
+    ips = evaluate_offpolicy(log, target, np.full((2000, 2), 0.5)).figures["ips"]
+    error = standard_error(log.reward * target[np.arange(2000), action] / log.taken)
+    assert ips.high - ips.low > 1.05 * 2 * 1.959964 * error
 
 
 def refused(log: Logged, target: np.ndarray) -> str:

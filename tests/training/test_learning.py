@@ -90,7 +90,8 @@ def test_three_tiers_are_learned_too(world: Any) -> None:
     def widen(table: np.ndarray) -> np.ndarray:
         return np.insert(table, 1, table[:, 0], axis=1)
 
-    wide = {name: widen(getattr(data, name)) for name in ("quality", "escalated", "cost_usd", "output_tokens")}
+    names = ("quality", "escalated", "cost_usd", "output_tokens", "propensity", "soft")
+    wide = {name: widen(getattr(data, name)) for name in names}
     run = learn(replace(data, tiers=("small", "medium", "large"), **wide), Ladder.of([*world.ladder, middle]), SETTINGS)
     assert run.test.adequacy.shape == (60, 3)
     np.testing.assert_allclose(run.test.adequacy[:, 0], run.test.adequacy[:, 1], atol=0.05)

@@ -117,7 +117,7 @@ def test_the_table_says_what_was_counted_and_what_the_model_answers_for(run: Cal
         "by the first",
     ):
         assert words in text
-    assert "DM is no more than its opinion" in text
+    assert "recalibrated on this log" in text
     assert "flatter" not in text
 
 

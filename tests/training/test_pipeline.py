@@ -167,7 +167,7 @@ def test_the_tracker_is_told_before_the_bundle_is_written_and_its_id_is_kept(wor
     shelf = Shelf(tmp_path)
     seen: list[tuple[str, bool]] = []
 
-    def track(trained: Any, assessment: Any, dataset: Dataset, version: str) -> str:
+    def track(trained: Any, assessment: Any, certification: Any, dataset: Dataset, version: str) -> str:
         seen.append((version, (tmp_path / version).exists()))
         return "run-1"
 
@@ -175,7 +175,11 @@ def test_the_tracker_is_told_before_the_bundle_is_written_and_its_id_is_kept(wor
     run = train(world.dataset(300), world, shelf, track=track, progress=told.append)
     assert seen == [(run.version, False)]
     assert run.mlflow_run_id == run.bundle.manifest.mlflow_run_id == "run-1"
-    assert told[-2:] == ["measuring on held-out rows", "recording the run"]
+    assert told[-3:] == [
+        "measuring on held-out rows",
+        "certifying on rows that nothing has touched",
+        "recording the run",
+    ]
 
 
 def test_a_log_without_times_has_no_time_range(world: Any, tmp_path: Path) -> None:
@@ -203,3 +207,27 @@ def test_a_champion_of_another_release_is_replaced_and_a_damaged_one_is_not(
     with pytest.raises(BundleCorrupt, match="checksum"):
         promote_if_not_worse(first, shelf, now=NOW)
     assert shelf.champion() == second.version
+
+
+def test_a_long_log_is_certified_on_rows_that_nothing_has_touched(world: Any, tmp_path: Path) -> None:
+    run = train(world.dataset(900), world, Shelf(tmp_path))
+    split = run.trained.split
+    parts = (split.train, split.tune, split.certify, split.test)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(900))
+    assert len(split.certify) == 135
+    fitted = set(run.trained.competition.fitted.ts.tolist())
+    assert run.trained.certify is not None
+    assert not fitted & set(run.trained.certify.dataset.ts.tolist())
+    record = run.bundle.manifest.certificate
+    assert record == run.certification.to_dict()
+    assert (record["n_set_aside"], record["n_known"], record["allowed_loss"]) == (135, 135, 0.03)
+
+
+def test_a_short_log_is_learned_from_whole_and_says_that_nothing_is_proven(world: Any, tmp_path: Path) -> None:
+    run = train(world.dataset(300), world, Shelf(tmp_path))
+    assert len(run.trained.split.certify) == 0
+    assert run.trained.certify is None
+    record = run.bundle.manifest.certificate
+    assert record is not None
+    assert record["verdict"].startswith("No certificate")
+    assert record["beyond_constant"] is False

@@ -38,7 +38,7 @@ def test_mlflow_gets_the_parameters_figures_and_pictures_of_the_run(run: Run, tm
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     settings = MlflowSettings(tracking_uri=uri, artifacts=str(tmp_path / "artifacts"))
     track = mlflow_tracker(settings, SETTINGS, NOW, "400 made up")
-    run_id = track(run.trained, run.assessment, run.dataset, run.version)
+    run_id = track(run.trained, run.assessment, run.certification, run.dataset, run.version)
     assert run_id is not None
 
     import mlflow
@@ -62,5 +62,5 @@ def test_a_run_is_not_lost_when_mlflow_cannot_be_reached(
     settings = MlflowSettings(tracking_uri=f"sqlite:///{tmp_path}/file/sub/mlflow.db")
     track = mlflow_tracker(settings, SETTINGS, NOW, "400 made up")
     with caplog.at_level(logging.WARNING):
-        assert track(run.trained, run.assessment, run.dataset, run.version) is None
+        assert track(run.trained, run.assessment, run.certification, run.dataset, run.version) is None
     assert "the run is not recorded in MLflow" in caplog.text

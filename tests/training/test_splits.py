@@ -52,6 +52,16 @@ def test_shares_are_those_of_the_groups() -> None:
     assert parts.test.tolist() == list(range(700, 1000))
 
 
+def test_the_rows_of_the_certificate_lie_between_those_that_tune_and_those_that_test() -> None:
+    parts = split(np.arange(1000), np.arange(1000.0), tune_share=0.1, test_share=0.3, certify_share=0.2)
+    assert [len(part) for part in (parts.train, parts.tune, parts.certify, parts.test)] == [400, 100, 200, 300]
+    assert parts.certify.tolist() == list(range(500, 700))
+    folded = parts.without_certify()
+    assert folded.tune.tolist() == list(range(400, 700))
+    assert len(folded.certify) == 0
+    assert folded.test.tolist() == parts.test.tolist()
+
+
 def test_by_group_a_row_stays_where_it_was_when_the_log_grows() -> None:
     group, ts = rows(900, 500, 1)
     before, after = split(group[:400], ts[:400], "group"), split(group, ts[::-1], "group")
@@ -81,3 +91,13 @@ def test_folds_keep_groups_together_and_are_of_about_one_size() -> None:
     assert all(len(set(folds[group == one])) == 1 for one in range(50))
     assert sorted(np.bincount(folds, minlength=4).tolist()) == [24, 24, 26, 26]
     assert folds.tolist() == group_folds(group, 4, np.random.default_rng(0)).tolist()
+
+
+def test_parts_that_are_too_large_lose_rows_at_random_and_small_ones_stay():
+    whole = Split(np.arange(100), np.arange(100, 130), np.arange(130, 140))
+    thinned = whole.at_most(40, 20, np.random.default_rng(0))
+    assert [len(part) for part in (thinned.train, thinned.tune, thinned.test, thinned.certify)] == [40, 20, 10, 0]
+    assert np.isin(thinned.train, whole.train).all()
+    assert (np.diff(thinned.train) > 0).all()
+    assert thinned.train.max() > 60
+    np.testing.assert_array_equal(thinned.test, whole.test)

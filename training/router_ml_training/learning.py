@@ -13,22 +13,31 @@ from router_ml.errors import DataError
 from router_ml.ladder import Ladder
 from router_ml.manifest import PriceUnit
 from router_ml_training.candidates import Competition, compete
+from router_ml_training.certification_evidence import can_certify
 from router_ml_training.dataset import Dataset
 from router_ml_training.export import ParityReport, check_parity, to_onnx
 from router_ml_training.frontier import expected_cost, feature_bounds, solve_frontier
 from router_ml_training.scored import Scored, score_with_models
 from router_ml_training.settings import TrainingSettings
 from router_ml_training.splits import Split, split_rows
-from router_ml_training.tasks import TokenModel, fit_tokens
+from router_ml_training.tasks import AdequacyModel, TokenModel, fit_tokens
+from router_ml_training.verifier_training import Judge, learn_to_judge
 
 __all__ = ["Progress", "Trained", "learn"]
 
 Progress: TypeAlias = Callable[[str], None]
 
+# More rows would cost minutes and gigabytes, and gain less than the figures can show.
+_TRAIN_ON, _MEASURE_ON = 120_000, 60_000
+
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A finished run: the competition, the models, the policy, the graph that passed its gate, the held-out rows."""
+    """A finished run: the competition, the models, the policy, the graph that passed its gate, the held-out rows.
+
+    `certify` are the rows that nothing has touched; None where too little is known to prove anything. `judge` is the
+    verifier, None where it did not earn its place.
+    """
 
     ladder: Ladder
     split: Split
@@ -39,6 +48,8 @@ class Trained:
     graph: bytes
     parity: ParityReport
     test: Scored
+    certify: Scored | None = None
+    judge: Judge | None = None
 
     @property
     def n_fitted(self) -> int:
@@ -76,7 +87,7 @@ def learn(
         raise DataError(f"the dataset is about {', '.join(dataset.tiers)}, the ladder has {', '.join(ladder.names)}")
     rng = np.random.default_rng(settings.seed)
     by: Literal["time", "group"] = "time" if dataset.dated else "group"
-    split = split_rows(dataset.group, dataset.ts, by=by, tune_share=settings.tune_share, test_share=settings.test_share)
+    split = _split(dataset, by, settings)
     train, tune, test = (dataset.rows(rows) for rows in (split.train, split.tune, split.test))
     _require_every_tier(train)
     competition = compete(
@@ -93,6 +104,11 @@ def learn(
     held_out = competition.held_out
     lengths = tokens.predict(model.encoder.encode(held_out))
     judged = Scored(held_out, competition.adequacy[competition.choice.name], expected_cost(held_out, lengths, ladder))
+    if len(held_out.answers):
+        progress("learning to judge answers")
+    judge = learn_to_judge(judged, lengths, seed=settings.seed, num_threads=settings.num_threads, rng=rng)
+    if judge is not None:
+        judged = judge.on_held_out(judged)
     policy = _policy(competition.fitted, judged, ladder, price_unit)
     progress("exporting, with the parity gate")
     graph = to_onnx(model, tokens)
@@ -106,19 +122,49 @@ def learn(
         price_unit=price_unit,
         rng=rng,
     )
-    measured = score_with_models(test, model, tokens, ladder)
-    return Trained(ladder, split, by, competition, tokens, policy, graph, parity, measured)
+    measured = _measured(test, model, tokens, ladder, judge)
+    aside = _measured(dataset.rows(split.certify), model, tokens, ladder, judge) if len(split.certify) else None
+    return Trained(ladder, split, by, competition, tokens, policy, graph, parity, measured, aside, judge)
+
+
+def _measured(rows: Dataset, model: AdequacyModel, tokens: TokenModel, ladder: Ladder, judge: Judge | None) -> Scored:
+    scored = score_with_models(rows, model, tokens, ladder)
+    return scored if judge is None else judge.on(scored, tokens.predict(model.encoder.encode(rows)))
+
+
+def _split(dataset: Dataset, by: Literal["time", "group"], settings: TrainingSettings) -> Split:
+    split = split_rows(
+        dataset.group,
+        dataset.ts,
+        by=by,
+        tune_share=settings.tune_share,
+        test_share=settings.test_share,
+        certify_share=settings.certify_share,
+    )
+    # Rows that could prove nothing are better learned from.
+    aside = dataset.rows(split.certify)
+    if not can_certify(aside, settings.certify_loss, settings.certify_confidence):
+        split = split.without_certify()
+    return split.at_most(_TRAIN_ON, _MEASURE_ON, np.random.default_rng(settings.seed))
 
 
 def _policy(train: Dataset, tune: Scored, ladder: Ladder, unit: PriceUnit) -> PolicySpec:
     outcomes, rows = tune.outcomes()
-    frontier = solve_frontier(tune.adequacy[rows], tune.cost_in(unit)[rows], outcomes, tune.dataset.group[rows])
+    judged = tune.judged(unit)
+    frontier = solve_frontier(
+        tune.adequacy[rows],
+        tune.cost_in(unit)[rows],
+        outcomes,
+        tune.dataset.group[rows],
+        None if judged is None else judged.rows(rows),
+    )
     return PolicySpec(
         tiers=ladder.tiers,
         best_tier=ladder.names[outcomes.best_tier],
         price_unit=unit,
         frontier=frontier,
         bounds=feature_bounds(train),
+        plans=None if judged is None else judged.spec(),
     )
 
 

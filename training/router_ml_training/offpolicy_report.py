@@ -15,7 +15,14 @@ from router_ml.errors import DataError
 from router_ml_training.dataset import Dataset
 from router_ml_training.evaluation.curves import choose
 from router_ml_training.evaluation.metrics import Figure
-from router_ml_training.evaluation.offpolicy import CLIP, ESTIMATORS, Logged, OffPolicy, evaluate_offpolicy
+from router_ml_training.evaluation.offpolicy import (
+    CLIP,
+    ESTIMATORS,
+    Logged,
+    OffPolicy,
+    evaluate_offpolicy,
+    recalibrated,
+)
 from router_ml_training.scored import Scored
 
 __all__ = ["OffPolicyReport", "offpolicy_report"]
@@ -26,8 +33,9 @@ Rows: TypeAlias = NDArray[np.int64]
 _NOTES = (
     "An answer counts by the first tier tried; escalations after it are left out, and so is their cost.",
     "Rewards that nobody reported are taken to be missing at random.",
-    "DM and DR take quality and cost of untried tiers from the bundle's own model; DM is no more than its opinion.",
-    f"DR clipped is narrow, but biased where it cuts weights above {CLIP:g}; DR is the figure to quote.",
+    "DM and DR take quality and cost of untried tiers from the bundle's own model, recalibrated on this log by folds.",
+    f"DR clipped is narrow, but biased where it cuts weights above {CLIP:g}. DR shrunk is the figure to quote: its",
+    "interval is DR's and does not need the model to be right, its value leans on the model where DR does not object.",
 )
 
 
@@ -142,8 +150,8 @@ def offpolicy_report(scored: Scored, policy: PolicySpec, *, quality: float) -> O
             "whose first answer has no known cost (they count for quality only)": len(rows) - len(known["cost"]),
         },
         share=dict(zip(data.tiers, counts.tolist(), strict=True)),
-        quality=_estimate(data, known["quality"], data.quality, target, scored.adequacy),
-        cost=_estimate(data, known["cost"], data.cost_usd, target, scored.cost_usd),
+        quality=_estimate(data, known["quality"], data.quality, target, scored.adequacy, (0.0, 1.0)),
+        cost=_estimate(data, known["cost"], data.cost_usd, target, scored.cost_usd, (0.0, np.inf)),
     )
 
 
@@ -152,9 +160,13 @@ def _first(values: F64, data: Dataset, rows: Rows) -> F64:
     return first
 
 
-def _estimate(data: Dataset, rows: Rows, values: F64, target: F64, model: F64) -> OffPolicy:
+def _estimate(
+    data: Dataset, rows: Rows, values: F64, target: F64, model: F64, bounds: tuple[float, float]
+) -> OffPolicy:
     logged = Logged(data.action[rows], data.propensity[rows], _first(values, data, rows), data.group[rows])
-    return evaluate_offpolicy(logged, target[rows], model[rows])
+    # Fixed folds: the same log gives the same figures.
+    fitted = recalibrated(model[rows], logged, np.random.default_rng(0), bounds=bounds)
+    return evaluate_offpolicy(logged, target[rows], fitted)
 
 
 def _record(result: OffPolicy) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Retraining as one path: learn, assess, track, write the bundle, compare with the champion, promote.
+"""Retraining as one path: learn, assess, certify, track, write the bundle, compare with the champion, promote.
 
 Each step takes values and returns values; what touches the disk comes last and is atomic, so that an interrupted run
 leaves either nothing or a whole bundle that is not yet in service.
@@ -20,7 +20,9 @@ from router_ml.errors import BundleMismatch
 from router_ml.ladder import Ladder
 from router_ml.shelf import Shelf
 from router_ml_training.assessment import Assessment, assess
+from router_ml_training.certification import Terms, certify_policy, uncertified
 from router_ml_training.dataset import Dataset
+from router_ml_training.evaluation.certificate_record import Certification
 from router_ml_training.gate import GateReport, compare
 from router_ml_training.learning import Progress, Trained, learn
 from router_ml_training.settings import TrainingSettings
@@ -39,6 +41,7 @@ class Run:
     bundle: Bundle
     trained: Trained
     assessment: Assessment
+    certification: Certification
     dataset: Dataset
     created: datetime
     description: str
@@ -46,7 +49,7 @@ class Run:
 
 
 # Records a run before its bundle is written, and returns the id the manifest should name (None: not recorded).
-Tracker: TypeAlias = Callable[[Trained, Assessment, Dataset, str], str | None]
+Tracker: TypeAlias = Callable[[Trained, Assessment, Certification, Dataset, str], str | None]
 
 
 def train_bundle(
@@ -85,9 +88,11 @@ def train_bundle(
     progress("measuring on held-out rows")
     rng = np.random.default_rng(settings.seed + 1)
     assessment = assess(trained.test, trained.policy, quality=quality, n_train=trained.n_fitted, rng=rng)
+    progress("certifying on rows that nothing has touched")
+    certification = _certify(trained, dataset, settings, now)
     version = next_version(shelf, now)
     progress("recording the run")
-    run_id = track(trained, assessment, dataset, version)
+    run_id = track(trained, assessment, certification, dataset, version)
     draft = ManifestDraft(
         version=version,
         created=now,
@@ -95,12 +100,27 @@ def train_bundle(
         trained_on=_trained_on(dataset, description),
         learner=trained.learner,
         metrics=metrics_of(assessment),
+        certificate=certification.to_dict(),
         mlflow_run_id=run_id,
         libraries={name: importlib.metadata.version(name) for name in LIBRARIES},
         simulated=dataset.simulated,
     )
-    path = write_bundle(shelf.directory, manifest=draft, policy=trained.policy, model=trained.graph)
-    return Run(version, load_bundle(path), trained, assessment, dataset, now, description, run_id)
+    path = write_bundle(
+        shelf.directory,
+        manifest=draft,
+        policy=trained.policy,
+        model=trained.graph,
+        verifier=None if trained.judge is None else trained.judge.graph,
+    )
+    return Run(version, load_bundle(path), trained, assessment, certification, dataset, now, description, run_id)
+
+
+def _certify(trained: Trained, dataset: Dataset, settings: TrainingSettings, now: datetime) -> Certification:
+    terms = Terms(settings.certify_loss, settings.certify_confidence, settings.certify_slice_loss)
+    if trained.certify is None:
+        return uncertified(dataset, trained.policy, terms)
+    rng = np.random.default_rng(settings.seed + 2)
+    return certify_policy(trained.certify, trained.policy, date=now, rng=rng, terms=terms)
 
 
 def promote_if_not_worse(run: Run, shelf: Shelf, *, now: datetime) -> GateReport:

@@ -10,6 +10,7 @@ from router_ml.errors import RouterError
 from router_ml.features import DENSE_NAMES
 from router_ml_training.assessment import Assessment
 from router_ml_training.dataset import Dataset
+from router_ml_training.evaluation.certificate_record import Certification
 from router_ml_training.evaluation.metrics import Figure
 from router_ml_training.evaluation.report import ModelFacts, ReportData, render_report
 from router_ml_training.learning import Trained
@@ -27,7 +28,8 @@ _log = logging.getLogger(__name__)
 def report_of_run(run: Run, *, title: str = "Router training run") -> ReportData:
     """Return what the report of a finished run says."""
     model = ModelFacts(run.trained.learner, run.version, run.mlflow_run_id, _model_facts(run.trained))
-    return _report(run.trained, run.assessment, run.dataset, run.created, run.description, model, title)
+    run_of = (run.trained, run.assessment, run.certification, run.dataset)
+    return _report(*run_of, run.created, run.description, model, title)
 
 
 def mlflow_tracker(settings: MlflowSettings, training: TrainingSettings, now: datetime, description: str) -> Tracker:
@@ -36,13 +38,15 @@ def mlflow_tracker(settings: MlflowSettings, training: TrainingSettings, now: da
     When MLflow cannot be reached the run goes on without it: a warning says so, and the manifest names no run.
     """
 
-    def track(trained: Trained, assessment: Assessment, dataset: Dataset, version: str) -> str | None:
+    def track(
+        trained: Trained, assessment: Assessment, certification: Certification, dataset: Dataset, version: str
+    ) -> str | None:
         model = ModelFacts(trained.learner, version, None, _model_facts(trained))
-        report = _report(trained, assessment, dataset, now, description, model, "Router training run")
+        report = _report(trained, assessment, certification, dataset, now, description, model, "Router training run")
         record = TrainingRecord(
             name=version,
             params={**_params(training), "learner": trained.learner, "split_by": trained.split_by},
-            metrics=_metrics(assessment, trained),
+            metrics={**_metrics(assessment, trained), **certification.figures()},
             data=DataRecord("interactions", dataset.digest, len(dataset), description),
             model=trained.graph,
             tiers=trained.ladder.names,
@@ -52,6 +56,7 @@ def mlflow_tracker(settings: MlflowSettings, training: TrainingSettings, now: da
             report_html=render_report(report),
             tags={
                 "verdict": trained.competition.choice.verdict,
+                "certificate": certification.verdict,
                 "simulated": str(dataset.simulated).lower(),
                 "dataset_digest": dataset.digest,
             },
@@ -81,6 +86,7 @@ def name_champion(run_id: str | None, settings: MlflowSettings) -> None:
 def _report(
     trained: Trained,
     assessment: Assessment,
+    certification: Certification,
     dataset: Dataset,
     created: datetime,
     description: str,
@@ -94,6 +100,7 @@ def _report(
         data=data_facts(dataset, assessment, description),
         model=model,
         choice=trained.competition.choice,
+        certification=certification,
     )
 
 

@@ -10,6 +10,7 @@ from router_ml_training.assessment import Assessment
 from router_ml_training.dataset import Dataset
 from router_ml_training.evaluation.bootstrap import curve_figures
 from router_ml_training.evaluation.canvas import Picture
+from router_ml_training.evaluation.certificate_record import Certification
 from router_ml_training.evaluation.compare import Choice
 from router_ml_training.evaluation.curves import price_sweep
 from router_ml_training.evaluation.figures import cost_quality, reliability_diagram, score_histogram, tier_mix
@@ -27,6 +28,7 @@ def report_data(
     data: DataFacts,
     model: ModelFacts,
     choice: Choice | None,
+    certification: Certification | None = None,
     notes: tuple[str, ...] = (),
 ) -> ReportData:
     """Draw the pictures and gather everything a report says."""
@@ -49,6 +51,7 @@ def report_data(
         model=model,
         notes=(*notes, *_cautions(assessment)),
         estimated=assessment.estimated,
+        certification=certification,
     )
 
 

@@ -21,15 +21,21 @@ class _Section(BaseModel):
 class TrainingSettings(_Section):
     """`[training]`: how a model is learned from a log.
 
-    `learners` compete; `test_share` and `tune_share` are the latest parts of the log, kept for the report and for the
-    choice of knobs; reports count a score as adequate from `adequate_bar` (models learn the score itself); interactions
-    younger than `maturity_s` seconds wait for their feedback.
+    `learners` compete; `test_share`, `certify_share` and `tune_share` are the latest parts of the log, kept for the
+    report, for the certificate (nothing else touches it) and for the choice of knobs; a certificate is about a loss of
+    at most `certify_loss` of the best tier's quality, within a slice of the traffic `certify_slice_loss`, with
+    `certify_confidence`; reports count a score as adequate from `adequate_bar` (models learn the score itself);
+    interactions younger than `maturity_s` seconds wait for their feedback.
     """
 
     seed: Annotated[int, Field(ge=0)] = 0
-    learners: Annotated[tuple[str, ...], Field(min_length=1)] = ("constant", "length", "linear", "gbdt")
+    learners: Annotated[tuple[str, ...], Field(min_length=1)] = ("constant", "length", "keywords", "linear", "gbdt")
     test_share: Share = 0.2
     tune_share: Share = 0.2
+    certify_share: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.15
+    certify_loss: Share = 0.03
+    certify_slice_loss: Share = 0.07
+    certify_confidence: Annotated[float, Field(ge=0.5, lt=1.0)] = 0.95
     adequate_bar: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
     maturity_s: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
     num_threads: Annotated[int, Field(ge=1)] = 1
@@ -45,11 +51,9 @@ class TrainingSettings(_Section):
 
     @model_validator(mode="after")
     def _something_is_left_to_learn_from(self) -> Self:
-        if self.test_share + self.tune_share >= 1.0:
-            message = (
-                f"test_share + tune_share is {self.test_share + self.tune_share:g}, which leaves no rows to train on"
-            )
-            raise ValueError(message)
+        kept = self.test_share + self.certify_share + self.tune_share
+        if kept >= 1.0:
+            raise ValueError(f"test_share + certify_share + tune_share is {kept:g}, which leaves no rows to train on")
         return self
 
 

@@ -11,15 +11,15 @@ import numpy as np
 from router_ml.bundle import Bundle
 from router_ml.cli.output import emit, table
 from router_ml.errors import DataError
+from router_ml_training.certification import Terms, certify_policy
 from router_ml_training.commands.evaluate import named_bundle
 from router_ml_training.commands.workbench import open_workbench, steps
 from router_ml_training.dataset import Dataset
-from router_ml_training.evaluation.bounds import TESTS, check_shares, units_needed
-from router_ml_training.evaluation.certificate import Candidate, Certificate, Step, certify
-from router_ml_training.evaluation.curves import choose
-from router_ml_training.evaluation.outcomes import Outcomes
+from router_ml_training.evaluation.bounds import TESTS, check_shares
+from router_ml_training.evaluation.certificate import Certificate, Step
+from router_ml_training.evaluation.certificate_record import Beside, Certification
 from router_ml_training.reading import Log, read_dataset
-from router_ml_training.scored import Scored, score_with_bundle
+from router_ml_training.scored import score_with_bundle
 from router_ml_training.sources import SOURCES
 
 __all__ = ["add_arguments", "run"]
@@ -47,64 +47,33 @@ def run(args: argparse.Namespace) -> int:
     ladder = bench.config.ladder or bundle.ladder
     with steps() as progress:
         dataset = read_dataset([Log(location, args.source) for location in args.logs], ladder, progress=progress)
-        audited = _audited(dataset, args)
         progress("scoring")
-        scored = score_with_bundle(audited, bundle, ladder)
+        scored = score_with_bundle(dataset, bundle, ladder)
         progress("certifying")
-        certificate = certify(
-            _outcomes(scored, bundle),
-            _candidates(scored, bundle),
-            tiers=ladder.names,
+        found = certify_policy(
+            scored,
+            bundle.policy,
             date=datetime.now(UTC),
             rng=np.random.default_rng(bench.training.seed),
-            allowed_loss=args.loss,
-            confidence=args.confidence,
-            test=args.test,
-            groups=audited.group,
+            terms=Terms(args.loss, args.confidence, bench.training.certify_slice_loss, args.test),
         )
+    if found.certificate is None:
+        raise DataError(f"{bundle.version} cannot be certified on this log: {found.reason}")
     seen = dataset.digest == bundle.manifest.trained_on.digest
-    warnings = _warnings(audited, bundle, seen=seen)
-    record = {"version": bundle.version, "independent": not seen, **certificate.to_dict(), "warnings": warnings}
-    emit(args, record, _text(certificate, bundle.version, len(dataset), warnings))
-    return 0 if certificate.beyond_constant and not seen else 1
+    warnings = _warnings(dataset, bundle, seen=seen)
+    record = {"version": bundle.version, "independent": not seen, **found.to_dict(), "warnings": warnings}
+    emit(args, record, _text(found, found.certificate, bundle.version, warnings))
+    return 0 if found.beyond_constant and not seen else 1
 
 
-def _audited(dataset: Dataset, args: argparse.Namespace) -> Dataset:
-    rows = np.flatnonzero(dataset.complete)
-    needed = units_needed(args.loss, args.confidence, test=args.test)
-    if len(rows) < needed:
-        raise DataError(
-            f"the outcome of every tier is known for {len(rows)} of {len(dataset)} requests, and at least {needed} are "
-            f"needed to certify a loss of {100 * args.loss:g} % with {100 * args.confidence:g} % confidence (escalated "
-            "ones do not count, they are the hard ones): run and judge every tier on a random share of requests"
-        )
-    return dataset.rows(rows)
-
-
-def _outcomes(scored: Scored, bundle: Bundle) -> Outcomes:
-    known = scored.dataset.cost_usd
-    cost = np.where(np.isnan(known), scored.cost_usd, known)
-    # The reference is the bundle's own best tier: chosen by this log, it would depend on what it is tested on.
-    best = scored.dataset.tiers.index(bundle.policy.best_tier)
-    return Outcomes(scored.dataset.quality, cost, best=best)
-
-
-def _candidates(scored: Scored, bundle: Bundle) -> list[Candidate]:
-    cost = scored.cost_in(bundle.policy.price_unit)
-    return [
-        Candidate(point.quality, point.shadow_price, choose(scored.adequacy, cost, point.shadow_price))
-        for point in bundle.policy.frontier
-    ]
-
-
-def _warnings(audited: Dataset, bundle: Bundle, *, seen: bool) -> list[str]:
+def _warnings(dataset: Dataset, bundle: Bundle, *, seen: bool) -> list[str]:
     if seen:
         return [
             f"This is the log that {bundle.version} was trained on, so it proves nothing. Certify on requests that "
             "came later."
         ]
     last = bundle.manifest.trained_on.last_ts
-    early = int((audited.ts <= last.timestamp()).sum()) if last is not None and audited.dated else 0
+    early = int((dataset.ts <= last.timestamp()).sum()) if last is not None and dataset.dated else 0
     if not early:
         return []
     return [
@@ -113,9 +82,13 @@ def _warnings(audited: Dataset, bundle: Bundle, *, seen: bool) -> list[str]:
     ]
 
 
-def _text(certificate: Certificate, version: str, n_log: int, warnings: Sequence[str]) -> str:
+def _text(found: Certification, certificate: Certificate, version: str, warnings: Sequence[str]) -> str:
     rows = [_row(step, i == certificate.index) for i, step in enumerate(certificate.steps)]
     best, loss, kept = certificate.best_tier, 100 * certificate.allowed_loss, 100 * certificate.least_kept
+    evidence = {
+        "pairs": "those with every tier's outcome known",
+        "chains and audits": f"{found.n_known} of them audited; loss and saving are estimates",
+    }[certificate.evidence]
     return "\n".join(
         (
             *warnings,
@@ -123,14 +96,45 @@ def _text(certificate: Certificate, version: str, n_log: int, warnings: Sequence
             "",
             table(("", "quality", "price", "loss", "saving", "p"), rows),
             "",
-            f"{version} on {certificate.n_rows} of {n_log} requests, those with every tier's outcome known; they "
+            f"{version} on {certificate.n_rows} of {found.n_rows} requests, {evidence}; they "
             f"count as {certificate.n_units} sessions or prompts.",
             f"Test: {certificate.test}, from safe to bold, up to the first that fails; * is certified. "
             f"{certificate.date:%Y-%m-%d}.",
             f"Of what {best} answers well, a router that loses at most {loss:g} % on what it sends elsewhere leaves at "
             f"least {kept:.1f} % to it, whatever it knows.",
+            *_beside(found.beside),
+            *_slices(found),
         )
     )
+
+
+def _beside(beside: Beside | None) -> list[str]:
+    if beside is None:
+        return []
+    facts = {
+        "quality gap g": beside.gap,
+        "a random mix at the same cost keeps": beside.mix_kept,
+        "the oracle at this loss saves": beside.oracle_saving,
+    }
+    said = "; ".join(f"{name} {100 * value:.1f} %" for name, value in facts.items() if value is not None)
+    ratio = "" if beside.cost_ratio is None else f"; cost ratio r {beside.cost_ratio:.3g}"
+    return [f"{said}{ratio}.", *([f"Vacuous: {beside.vacuous}."] if beside.vacuous else [])]
+
+
+def _slices(found: Certification) -> list[str]:
+    if not found.slices:
+        return []
+    rows = [
+        (one.name, one.n_rows, f"{100 * one.loss:.1f} %", f"{100 * one.saving:.1f} %", one.status)
+        for one in found.slices
+    ]
+    text = [
+        "",
+        table((f"slice, loss at most {100 * found.slice_loss:g} %", "requests", "loss", "saving", "verdict"), rows),
+    ]
+    if found.pinned:
+        text.append(f"Not proven: {', '.join(found.pinned)}. Who cannot afford a loss there pins {found.best_tier}.")
+    return text
 
 
 def _row(step: Step, certified: bool) -> tuple[object, ...]:

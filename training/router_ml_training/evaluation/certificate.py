@@ -6,9 +6,10 @@ rows, however many it has. With one row per session or prompt this is the loss p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from typing import Literal, Self, TypeAlias
 
 import numpy as np
 from numpy.random import Generator
@@ -27,16 +28,40 @@ from router_ml_training.evaluation.bounds import (
 from router_ml_training.evaluation.metrics import Figure
 from router_ml_training.evaluation.outcomes import Floats, Ints, Outcomes
 
-__all__ = ["Candidate", "Certificate", "Step", "certify"]
+__all__ = [
+    "Candidate",
+    "Certificate",
+    "Evidence",
+    "Step",
+    "Tested",
+    "Units",
+    "certify",
+    "fixed_sequence",
+    "saving_figure",
+]
+
+# What a certificate rests on: requests with every tier's outcome, or chains rectified by audits.
+Evidence: TypeAlias = Literal["pairs", "chains and audits"]
+Tested: TypeAlias = tuple[bool, float | None, float | None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
-    """A policy to test: its name on the frontier, and the column it chooses for each of the n requests, (n,)."""
+    """A policy to test: its name on the frontier, and what it was worth and cost (USD) on each request, (n,) each.
+
+    Every attempt of a plan is in its cost, and the answer that was kept gives its quality.
+    """
 
     quality: float
     shadow_price: float
-    chosen: Ints
+    worth: Floats
+    cost: Floats
+
+    @classmethod
+    def of_columns(cls, quality: float, shadow_price: float, chosen: Ints, outcomes: Outcomes) -> Self:
+        """Return the policy that answers each request from one column of the outcomes, chosen (n,)."""
+        rows = np.arange(outcomes.n)
+        return cls(quality, shadow_price, outcomes.quality[rows, chosen], outcomes.cost[rows, chosen])
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +100,7 @@ class Certificate:
     index: int
     saving: Figure
     least_kept: float
+    evidence: Evidence = "pairs"
 
     @property
     def point(self) -> Step:
@@ -155,7 +181,7 @@ def certify(
     Source: Angelopoulos, Bates, Candes, Jordan, Lei, Learn then Test, arXiv 2110.01052, section 2.3.
     """
     check_shares(allowed_loss, confidence)
-    units = _units(outcomes, groups, rng)
+    units = Units.of(_bounded(outcomes), groups, rng)
     kind = _Betting if test == "betting" else _Harm
     p_of: _Betting | _Harm = kind(outcomes, units, allowed_loss, confidence)
     needed = units_needed(allowed_loss, confidence, test=test)
@@ -165,9 +191,10 @@ def certify(
             f"{100 * confidence:g} % confidence: the {test} test needs at least {needed}, and a few thousand when the "
             "true loss is near; audit more requests (run and judge every tier on them), or allow more"
         )
-    steps = tuple(_walk(outcomes, candidates, units, p_of, 1.0 - confidence))
+    tested = fixed_sequence([lambda one=one: p_of(one.worth) for one in candidates], 1.0 - confidence)  # type: ignore[misc]
+    steps = (Step(1.0, None, 0.0, 0.0, certified=True), *_steps(outcomes, candidates, units, tested))
     index = max(i for i, step in enumerate(steps) if step.certified)
-    chosen = candidates[index - 1].chosen if index else np.full(outcomes.n, outcomes.best_tier)
+    spent = candidates[index - 1].cost if index else outcomes.cost[:, outcomes.best_tier]
     return Certificate(
         date=date,
         confidence=confidence,
@@ -178,13 +205,32 @@ def certify(
         best_tier=tiers[outcomes.best_tier],
         steps=steps,
         index=index,
-        saving=_saving(outcomes, chosen, groups, rng, confidence, draws),
+        saving=saving_figure(outcomes.cost[:, outcomes.best_tier], spent, groups, rng, confidence, draws),
         least_kept=least_share_kept(_unavoidable(outcomes, units), allowed_loss),
     )
 
 
+def fixed_sequence(tests: Sequence[Callable[[], tuple[float, float | None]]], level: float) -> list[Tested]:
+    """Run tests in their order up to the first that does not reject; no more is tested after it.
+
+    Args:
+        tests: Each returns a p-value and, if it has one, an e-value; the order was fixed before the data were seen.
+        level: Probability with which any true hypothesis may be rejected.
+
+    Returns:
+        Per test, whether it was rejected (the policy is certified), its p-value and its e-value.
+    """
+    found: list[Tested] = []
+    walking = True
+    for test in tests:
+        p, wealth = test() if walking else (None, None)
+        walking = p is not None and p <= level
+        found.append((walking, p, wealth))
+    return found
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class _Units:
+class Units:
     """Unit of each row (n,), rows of each unit, one row of each, and a random order of the units, all (units,)."""
 
     member: Ints
@@ -192,11 +238,22 @@ class _Units:
     drawn: Ints
     order: Ints
 
+    @classmethod
+    def of(cls, n: int, groups: ArrayLike | None, rng: Generator) -> Self:
+        """Gather n rows into units by their session or prompt, (n,); None: every row is a unit."""
+        names = np.arange(n) if groups is None else np.asarray(groups)
+        _, member, size = np.unique(names, return_inverse=True, return_counts=True)
+        shuffled = rng.permutation(n)
+        _, first = np.unique(member[shuffled], return_index=True)
+        return cls(member, size.astype(np.float64), shuffled[first], rng.permutation(len(size)))
+
     @property
     def n(self) -> int:
+        """How many there are."""
         return len(self.size)
 
     def means(self, values: Floats) -> Floats:
+        """Return the mean of each unit's rows, (units,)."""
         return np.bincount(self.member, values, minlength=self.n) / self.size
 
 
@@ -205,7 +262,7 @@ class _Betting:
 
     counted = "sessions or prompts with every tier's outcome"
 
-    def __init__(self, outcomes: Outcomes, units: _Units, allowed_loss: float, confidence: float) -> None:
+    def __init__(self, outcomes: Outcomes, units: Units, allowed_loss: float, confidence: float) -> None:
         self.n = units.n
         self._units, self._outcomes = units, outcomes
         self._loss, self._confidence = allowed_loss, confidence
@@ -225,7 +282,7 @@ class _Harm:
 
     counted = "sessions or prompts that the best tier answers well"
 
-    def __init__(self, outcomes: Outcomes, units: _Units, allowed_loss: float, _: float) -> None:
+    def __init__(self, outcomes: Outcomes, units: Units, allowed_loss: float, _: float) -> None:
         if not np.isin(outcomes.quality, (0.0, 1.0)).all():
             raise DataError("clopper-pearson counts answers that are right or wrong, and some of these are graded: bet")
         self._rows = units.drawn[outcomes.quality[units.drawn, outcomes.best_tier] == 1.0]
@@ -236,47 +293,46 @@ class _Harm:
         return clopper_pearson_p(int((quality[self._rows] == 0.0).sum()), self.n, self._loss), None
 
 
-def _units(outcomes: Outcomes, groups: ArrayLike | None, rng: Generator) -> _Units:
+def _bounded(outcomes: Outcomes) -> int:
     if outcomes.quality.min() < 0.0 or outcomes.quality.max() > 1.0:
         raise DataError("a certificate needs quality in [0, 1]: without bounds nothing is certain about a mean")
-    names = np.arange(outcomes.n) if groups is None else np.asarray(groups)
-    _, member, size = np.unique(names, return_inverse=True, return_counts=True)
-    shuffled = rng.permutation(outcomes.n)
-    _, first = np.unique(member[shuffled], return_index=True)
-    return _Units(member, size.astype(np.float64), shuffled[first], rng.permutation(len(size)))
+    return outcomes.n
 
 
-def _walk(
-    outcomes: Outcomes, candidates: Sequence[Candidate], units: _Units, p_of: _Betting | _Harm, level: float
-) -> Iterator[Step]:
-    rows = np.arange(outcomes.n)
-    best, bill = outcomes.quality[:, outcomes.best_tier], float(outcomes.cost[:, outcomes.best_tier].sum())
-    reference = float(units.means(best).mean())
-    yield Step(1.0, None, 0.0, 0.0, certified=True)
-    walking = True
-    for candidate in candidates:
-        quality = outcomes.quality[rows, candidate.chosen]
-        p, wealth = p_of(quality) if walking else (None, None)
-        walking = p is not None and p <= level
-        loss = 1.0 - float(units.means(quality).mean()) / reference if reference > 0 else 0.0
-        saving = 1.0 - float(outcomes.cost[rows, candidate.chosen].sum()) / bill if bill > 0 else 0.0
-        yield Step(candidate.quality, candidate.shadow_price, loss, saving, walking, p, wealth)
+def _steps(outcomes: Outcomes, candidates: Sequence[Candidate], units: Units, tested: Sequence[Tested]) -> list[Step]:
+    bill = float(outcomes.cost[:, outcomes.best_tier].sum())
+    reference = float(units.means(outcomes.quality[:, outcomes.best_tier]).mean())
+    steps = []
+    for candidate, (certified, p, wealth) in zip(candidates, tested, strict=True):
+        loss = 1.0 - float(units.means(candidate.worth).mean()) / reference if reference > 0 else 0.0
+        saving = 1.0 - float(candidate.cost.sum()) / bill if bill > 0 else 0.0
+        steps.append(Step(candidate.quality, candidate.shadow_price, loss, saving, certified, p, wealth))
+    return steps
 
 
-def _saving(
-    outcomes: Outcomes, chosen: Ints, groups: ArrayLike | None, rng: Generator, level: float, draws: int
+def saving_figure(
+    best: Floats, spent: Floats, groups: ArrayLike | None, rng: Generator, level: float, draws: int
 ) -> Figure:
-    best, spent = outcomes.cost[:, outcomes.best_tier], outcomes.cost[np.arange(outcomes.n), chosen]
+    """Return the share of the best tier's bill that is saved, with its bootstrap interval.
+
+    Args:
+        best: USD of the best tier, (n,).
+        spent: USD of the policy, (n,).
+        groups: Session or prompt of each request, (n,).
+        rng: Source of the draws.
+        level: Share of the draws inside the interval.
+        draws: How many.
+    """
 
     def saved(weights: Floats) -> Floats:
         bill = weights @ best
         return np.where(bill > 0, 1.0 - weights @ spent / np.where(bill > 0, bill, 1.0), np.nan)
 
-    reason = f"the best tier costs nothing on these {outcomes.n} requests"
-    return statistic_figure(saved, outcomes.n, rng=rng, draws=draws, groups=groups, level=level, reason=reason)
+    reason = f"the best tier costs nothing on these {len(best)} requests"
+    return statistic_figure(saved, len(best), rng=rng, draws=draws, groups=groups, level=level, reason=reason)
 
 
-def _unavoidable(outcomes: Outcomes, units: _Units) -> float:
+def _unavoidable(outcomes: Outcomes, units: Units) -> float:
     """Share of the best tier's quality that is lost when every request goes to its best other tier."""
     best = outcomes.quality[:, outcomes.best_tier]
     others = np.delete(outcomes.quality[:, : outcomes.n_tiers], outcomes.best_tier, axis=1).max(axis=1, initial=0.0)

@@ -8,9 +8,12 @@ action A that was taken, r its reward and m(x, a) a model of the reward, every e
     SNIPS       w r / mean(w)                              nearly unbiased; narrower        Swaminathan & Joachims 2015
     DR          sum_a p(a|x) m(x, a) + w (r - m(x, A))     unbiased; as narrow as the model is good  Dudik et al. 2011
     DR clipped  the same with min(w, clip)                 biased where it clips; never wide
+    DR shrunk   DM + e z^2 / (z^2 + 4)                     between DM and DR: e is DR - DM, z = e / its standard error
 
-Intervals are normal, from the influence function of each mean, and treat the model as given: it must come from other
-rows, or be cross-fitted. Rows of one group count as one.
+Intervals come from the influence function of each mean and treat the model as given: it must come from other rows, or
+be cross-fitted (`recalibrated`). They are as wide as Student's t says for the effective number of units, because a few
+heavy requests are few. Rows of one group count as one. DR shrunk has DR's interval, which holds however wrong the model
+is; only its point leans on the model as far as the log does not contradict it.
 """
 
 from __future__ import annotations
@@ -19,16 +22,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import ArrayLike
+from scipy.stats import t as student
 
 from router_ml.errors import DataError
 from router_ml_training.evaluation.compare import standard_error
 from router_ml_training.evaluation.metrics import Figure
 from router_ml_training.evaluation.outcomes import Floats, Ints
 
-__all__ = ["CLIP", "ESTIMATORS", "Logged", "OffPolicy", "Overlap", "evaluate_offpolicy", "overlap"]
+__all__ = ["CLIP", "ESTIMATORS", "Logged", "OffPolicy", "Overlap", "evaluate_offpolicy", "overlap", "recalibrated"]
 
-ESTIMATORS = {"dm": "DM", "ips": "IPS", "snips": "SNIPS", "dr": "DR", "dr_clipped": "DR clipped"}
+ESTIMATORS = {
+    "dm": "DM",
+    "ips": "IPS",
+    "snips": "SNIPS",
+    "dr": "DR",
+    "dr_clipped": "DR clipped",
+    "dr_shrunk": "DR shrunk",
+}
 CLIP = 10.0
 MIN_ESS = 100.0
 MAX_WEIGHT = 50.0
@@ -36,7 +48,13 @@ MAX_WEIGHT = 50.0
 MIN_PROPENSITY = 0.01
 # The mean weight of a log with true propensities is 1: further away, by more than chance, they are not true.
 _MEAN_WEIGHT_MARGIN, _MEAN_WEIGHT_ERRORS = 0.03, 4.0
-_Z = 1.959964  # normal quantile of a two-sided 95 % interval
+_LEVEL = 0.95
+# Where DR contradicts the model by so many standard errors, half of the contradiction is believed.
+_HALF_BELIEVED = 2.5
+_POWER = 4.0
+_FOLDS = 5
+# So many rows that agree with the model are believed beforehand.
+_RIDGE = 20.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,7 +147,7 @@ def overlap(logged: Logged, target: ArrayLike) -> Overlap:
     if not logged.action.size:
         return Overlap(0, 0.0, 0.0, 0.0, 0.0, "no request to learn from: its first tier, propensities and reward")
     weights = _at(wanted, logged.action) / logged.taken
-    units = weights if logged.group is None else np.bincount(np.unique(logged.group, return_inverse=True)[1], weights)
+    units = weights if logged.group is None else np.bincount(_member(logged.group), weights)
     total, squares = float(units.sum()), float(np.sum(units**2))
     unsupported = float(wanted[logged.propensity < MIN_PROPENSITY].sum() / len(wanted))
     ess = total**2 / squares if squares > 0 else 0.0
@@ -196,29 +214,101 @@ def evaluate_offpolicy(logged: Logged, target: ArrayLike, model: ArrayLike, *, c
         "dr_clipped": direct + np.minimum(weights, clip) * surprise,
     }
     figures = {"dm": _mean(direct, logged.group)}
-    for name in ("ips", "snips", "dr", "dr_clipped"):
+    for name in ("ips", "snips", "dr", "dr_clipped", "dr_shrunk"):
         if found.reason is not None:
             figures[name] = Figure(None, reason=found.reason)
         elif name == "snips":
             figures[name] = _ratio(weights, logged.reward, logged.group)
+        elif name == "dr_shrunk":
+            error = max(standard_error(weights * surprise, logged.group), _expected_error(logged, wanted, surprise))
+            figures[name] = _shrunk(figures["dr"], float(direct.mean()), float(np.mean(weights * surprise)), error)
         else:
             figures[name] = _mean(parts[name], logged.group)
     return OffPolicy(figures, found)
 
 
+def recalibrated(
+    predicted: ArrayLike, logged: Logged, rng: Generator, *, bounds: tuple[float, float] | None = None
+) -> Floats:
+    """Correct a reward model by the log's own rewards, each row by rows of other folds only.
+
+    Per action, the error of the model is regressed on a constant and on what it predicts, by ridge: with few rows the
+    model stays as it is.
+
+    Args:
+        predicted: Expected reward of every action, fitted on other data, (n, K).
+        logged: The log; rows of one group share a fold.
+        rng: Draws the folds.
+        bounds: Smallest and largest reward there can be.
+
+    Returns:
+        The corrected model, (n, K).
+    """
+    model = np.asarray(predicted, dtype=np.float64)
+    n, k = model.shape
+    names = np.arange(n) if logged.group is None else _member(logged.group)
+    fold = rng.permutation(int(names.max(initial=0)) + 1)[names] % _FOLDS
+    found = model.copy()
+    for a in range(k):
+        spread = float(model[:, a].std())
+        x = np.column_stack((np.ones(n), (model[:, a] - model[:, a].mean()) / (spread or 1.0)))
+        for one in range(_FOLDS):
+            learn, apply = (fold != one) & (logged.action == a), fold == one
+            gram = x[learn].T @ x[learn] + _RIDGE * np.eye(2)
+            weights = np.linalg.solve(gram, x[learn].T @ (logged.reward[learn] - model[learn, a]))
+            found[apply, a] += x[apply] @ weights
+    return found if bounds is None else np.clip(found, *bounds)
+
+
 def _mean(values: Floats, group: Ints | None) -> Figure:
-    return _figure(float(values.mean()), standard_error(values, group))
+    return _figure(float(values.mean()), values, group)
 
 
 def _ratio(weights: Floats, reward: Floats, group: Ints | None) -> Figure:
     # The influence of one row on sum(w r) / sum(w), by the delta method: w (r - value) / mean(w), whose mean is 0.
     mean = float(weights.mean())
     value = float(np.mean(weights * reward)) / mean
-    return _figure(value, standard_error(weights * (reward - value) / mean, group))
+    return _figure(value, weights * (reward - value) / mean, group)
 
 
-def _figure(value: float, error: float) -> Figure:
-    return Figure(value, value - _Z * error, value + _Z * error)
+def _shrunk(dr: Figure, direct: float, correction: float, error: float) -> Figure:
+    if not error > 0.0:
+        return dr
+    believed = 1.0 / (1.0 + (_HALF_BELIEVED * error / max(abs(correction), 1e-300)) ** _POWER)
+    return Figure(direct + correction * believed, dr.low, dr.high)
+
+
+def _expected_error(logged: Logged, wanted: Floats, surprise: Floats) -> float:
+    """Return the standard error that DR's correction should have, from the errors seen per action and all propensities.
+
+    Where a few rows with large weights happened to be no surprise, the observed one is far too small.
+    """
+    k = wanted.shape[1]
+    taken = [logged.action == a for a in range(k)]
+    squared = np.array([float(np.mean(surprise[rows] ** 2)) if rows.any() else 0.0 for rows in taken])
+    chance = np.where(wanted > 0.0, np.maximum(logged.propensity, MIN_PROPENSITY), 1.0)
+    rows = (wanted**2 / chance * squared).sum(axis=1)
+    # Rows of one group are as one: the variance of their sum is at most what it is where they are all alike.
+    sums = rows.sum() if logged.group is None else float((np.bincount(_member(logged.group), np.sqrt(rows)) ** 2).sum())
+    return float(np.sqrt(sums)) / len(wanted)
+
+
+def _member(group: Ints) -> Ints:
+    return np.unique(group, return_inverse=True)[1]
+
+
+def _figure(value: float, influence: Floats, group: Ints | None) -> Figure:
+    error = standard_error(influence, group)
+    half = float(student.ppf(0.5 + _LEVEL / 2, _degrees(influence, group))) * error if error > 0.0 else 0.0
+    return Figure(value, value - half, value + half)
+
+
+def _degrees(influence: Floats, group: Ints | None) -> float:
+    """Return the degrees of freedom of a mean's standard error, after Satterthwaite: heavy rows count for few."""
+    centred = influence - influence.mean()
+    units = centred if group is None else np.bincount(_member(group), centred)
+    squares = units**2
+    return max(float(squares.sum()) ** 2 / float((squares**2).sum()), 1.0)
 
 
 def _at(table: Floats, action: Ints) -> Floats:

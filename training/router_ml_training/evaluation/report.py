@@ -11,6 +11,7 @@ from importlib.resources import files
 from router_ml.cli.output import table
 from router_ml.registry import require
 from router_ml_training.evaluation.canvas import COLOURS, DARK_COLOURS, Picture, tier_colours
+from router_ml_training.evaluation.certificate_record import Certification
 from router_ml_training.evaluation.compare import Choice
 from router_ml_training.evaluation.metrics import TARGETS, Figure
 from router_ml_training.evaluation.strategies import Strategy
@@ -103,6 +104,7 @@ class ReportData:
         slices: Parts of the traffic.
         notes: Further sentences for the reader.
         estimated: Whether the model's own estimates stand in for outcomes that nobody knows.
+        certification: What is proven on rows that nothing else has touched; None when nothing was to be.
     """
 
     title: str
@@ -124,6 +126,7 @@ class ReportData:
     slices: tuple[Slice, ...] = ()
     notes: tuple[str, ...] = ()
     estimated: bool = False
+    certification: Certification | None = None
 
 
 def headline(data: ReportData) -> str:
@@ -193,6 +196,7 @@ def summary_table(data: ReportData) -> str:
         said.append(f"vacuous claim: {data.vacuous}")
     missed = _missed(data)
     said += [missed] if missed else []
+    said += [] if data.certification is None else [data.certification.verdict]
     return "\n".join([*said, *data.notes, "", table(header, rows)])
 
 
