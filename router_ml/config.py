@@ -52,9 +52,16 @@ class PolicySettings(_Section):
 
 
 class ExplorationSettings(_Section):
-    """`[exploration]`: `up` is the share of live requests sent to a dearer tier than planned, for its label."""
+    """`[exploration]`: what is tried for the sake of learning, as shares of requests.
+
+    `up` are answered by a dearer tier than planned. `audit`, whatever the request is, have every tier run in the
+    background. Of the others that a dearer tier answers, `shadow` have a cheaper one run in the background. What runs
+    in the background is never shown.
+    """
 
     up: Rate = 0.01
+    audit: Rate = 0.02
+    shadow: Rate = 0.1
 
 
 class StoreSettings(_Section):

@@ -1,18 +1,38 @@
-"""Exploration with exact propensities: a small share of requests goes to a dearer tier, never to a cheaper one."""
+"""Exploration with exact propensities: upwards in front of the client, downwards only behind its back.
+
+A dearer tier than planned costs money, never quality, so it may answer (`explore`). A cheaper one might be worse, so it
+is asked in the background and its answer is never shown (`shadow`). For a few requests, whatever they are, every tier
+is run in the background (`audit`): a simple random sample of the traffic on which everything is known.
+"""
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["explore"]
+__all__ = ["Background", "beside", "draw_background", "explore"]
 
 Doubles: TypeAlias = NDArray[np.float64]
+Mask: TypeAlias = NDArray[np.bool_]
 
 
-def explore(choice: int, eligible: NDArray[np.bool_], up: float, rng: np.random.Generator) -> tuple[int, Doubles]:
+@dataclass(frozen=True, slots=True)
+class Background:
+    """A draw for background calls, made before the request was looked at.
+
+    `mode` is what was drawn, `share` the probability of that draw; `point`, uniform in [0, 1), picks the tier of a
+    shadow.
+    """
+
+    mode: Literal["audit", "shadow"]
+    share: float
+    point: float
+
+
+def explore(choice: int, eligible: Mask, up: float, rng: np.random.Generator) -> tuple[int, Doubles]:
     """Draw the tier that answers, with the probability of every tier fixed before the draw.
 
     The planned tier keeps 1 - up; the eligible tiers dearer than it share `up` evenly. When there is none, the
@@ -40,3 +60,48 @@ def explore(choice: int, eligible: NDArray[np.bool_], up: float, rng: np.random.
     # The rest of the draw, [1 - up, 1), is cut into equal parts; rounding must not reach past the last.
     part = int((draw - (1.0 - up)) / up * len(dearer))
     return dearer[min(part, len(dearer) - 1)], propensity
+
+
+def draw_background(audit: float, shadow: float, rng: np.random.Generator) -> Background | None:
+    """Draw what runs beside the answer to the next request, whatever that request is.
+
+    The audit arm comes first, so that it is a simple random sample; shadows are drawn outside of it.
+
+    Args:
+        audit: Probability that every tier is run, in [0, 1].
+        shadow: Probability, outside the audit arm, of asking a cheaper tier too, in [0, 1].
+        rng: Exactly two numbers are drawn from it.
+
+    Returns:
+        The draw; None: nothing runs beside the answer.
+    """
+    draw, point = rng.random(2).tolist()
+    if draw < audit:
+        return Background("audit", audit, point)
+    share = (1.0 - audit) * shadow
+    return Background("shadow", share, point) if draw < audit + share else None
+
+
+def beside(background: Background, first: int, eligible: Mask) -> tuple[tuple[int, ...], Doubles]:
+    """Return the tiers to run beside an answer, and how the one of a shadow was drawn among them.
+
+    An audit runs every eligible tier, the one that answers included: what the client was shown may have been cut off,
+    or be the second attempt. A shadow runs one eligible tier cheaper than the first one, each with equal probability.
+
+    Args:
+        background: The draw.
+        first: Position of the tier that was drawn to answer first.
+        eligible: Which tiers may run, shape (K,).
+
+    Returns:
+        Positions, none when no tier is cheaper; and the probability of each tier to be the shadow, shape (K,), all
+        zero for an audit, which draws none.
+    """
+    propensity = np.zeros(len(eligible))
+    if background.mode == "audit":
+        return tuple(np.flatnonzero(eligible).tolist()), propensity
+    cheaper = np.flatnonzero(eligible[:first]).tolist()
+    if not cheaper:
+        return (), propensity
+    propensity[cheaper] = 1.0 / len(cheaper)
+    return (cheaper[int(background.point * len(cheaper))],), propensity

@@ -26,6 +26,7 @@ from router_ml_serving.recorder import Recorder
 from router_ml_serving.rollout import RouterHolder
 from router_ml_serving.service import Service
 from router_ml_serving.settings import ServingSettings, serving_settings
+from router_ml_serving.shadow import BackgroundCalls
 from router_ml_serving.telemetry import CountRequests, Telemetry
 from router_ml_serving.upstream import HttpUpstream, Upstream
 
@@ -79,6 +80,7 @@ def create_app(
         upstream=upstream or HttpUpstream(settings, environ),
         recorder=recorder,
         telemetry=telemetry,
+        background=BackgroundCalls(settings.background),
         clock=clock,
         rng=np.random.default_rng(settings.seed),
         api_key=_key(settings.api_key_env, environ),
@@ -120,6 +122,8 @@ def _application(service: Service, store: EventStore) -> FastAPI:
         service.ready = False
         watcher.cancel()
         await asyncio.gather(watcher, return_exceptions=True)
+        # Before the recorder: what is cancelled here is billed there.
+        await service.background.close()
         await service.recorder.close()
         if isinstance(service.upstream, HttpUpstream):
             await service.upstream.close()

@@ -47,7 +47,7 @@ class Limits:
 async def run(
     plan: Plan,
     attempt: Callable[[str], Awaitable[AttemptResult]],
-    judge: Callable[[Answer], Verdict | None],
+    judge: Callable[[Answer, str], Verdict | None],
     trail: list[AttemptResult],
     limits: Limits,
     *,
@@ -60,7 +60,7 @@ async def run(
     Args:
         plan: Which tiers, in which order.
         attempt: Calls a tier by name. When it is cancelled it adds its own result to `trail`.
-        judge: Says what is wrong with an answer, or None.
+        judge: Says what is wrong with an answer of a tier, or None.
         trail: Every finished attempt is added here, verdict included, whatever happens afterwards.
         limits: Attempts and time.
         expected_s: How long a tier usually takes; it is not started when the deadline is nearer than that.
@@ -94,9 +94,9 @@ async def run(
     return best
 
 
-def judged(result: AttemptResult, judge: Callable[[Answer], Verdict | None]) -> AttemptResult:
+def judged(result: AttemptResult, judge: Callable[[Answer, str], Verdict | None]) -> AttemptResult:
     """Return a result with the judge's verdict in its record; an error or an unread stream is not judged."""
-    verdict = None if result.error is not None or result.answer is None else judge(result.answer)
+    verdict = None if result.error is not None or result.answer is None else judge(result.answer, result.attempt.tier)
     if verdict is None:
         return result
     return replace(result, attempt=result.attempt.model_copy(update={"verdicts": (verdict,)}))

@@ -80,6 +80,23 @@ class Exchange:
         result = self._from_stream(stream.call, error=error, cancelled=cancelled)
         self.trail[-1] = result if cancelled else cascade.judged(result, self._judge)
 
+    async def beside(self, name: str, trail: list[AttemptResult]) -> None:
+        """Call a tier for the record alone: whole, judged, with its bill, and no part of this exchange's own trail.
+
+        Args:
+            name: The tier.
+            trail: The finished attempt is added here, also when this is cancelled.
+        """
+        call = Call(self.ladder.tier(name), self.limits.now())
+        try:
+            result = await self._complete(call, outgoing(self.chat.body, call.tier, whole=True))
+        except UpstreamError as error:
+            result = self._from_stream(call, error=error)
+        except asyncio.CancelledError:
+            trail.append(self._from_stream(call, cancelled=True))
+            raise
+        trail.append(cascade.judged(result, self._judge))
+
     def close(self) -> None:
         """Hand the exchange over to be recorded; again, nothing happens."""
         if not self.closed:
@@ -190,10 +207,11 @@ class Exchange:
             error=_error_name(answer, error),
             response=None if error else answer.text,
             tool_calls=tuple(dict(call) for call in answer.tool_calls),
+            logprobs=answer.logprobs,
         )
 
-    def _judge(self, answer: Answer) -> Verdict | None:
-        return self.router.judge(self.chat.request, answer)
+    def _judge(self, answer: Answer, tier: str) -> Verdict | None:
+        return self.router.judge(self.chat.request, answer, decision=self.decision, tier=tier)
 
 
 def _error_name(answer: Answer, error: UpstreamError | None) -> str | None:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from router_ml.features import featurize, to_stored
-from router_ml.schema import DECIDED_TIER, Attempt, Decision, Interaction, RequestBody
+from router_ml.features.answer import answer_of_attempt, answer_to_stored, featurize_answer
+from router_ml.schema import DECIDED_TIER, Attempt, Decision, Interaction, Request, RequestBody
 from router_ml_serving.wire import ROUTER_MODELS, Chat
 
 __all__ = ["interaction_of"]
@@ -29,7 +30,7 @@ def interaction_of(
         attempts: What was tried, in order; empty when only the decision was asked for.
         ts: When the request arrived.
         candidates: The tiers the decision chose among.
-        keep_text: False keeps features in place of messages, and drops answers and tags.
+        keep_text: False keeps features in place of messages and answers, and drops tags.
     """
     request = chat.request
     asked = {} if chat.model == ROUTER_MODELS[0] else {"model": chat.model}
@@ -49,7 +50,7 @@ def interaction_of(
         candidates=candidates,
         propensity=dict(decision.propensity),
         explored=decision.explored,
-        attempts=tuple(attempts if keep_text else map(_without_text, attempts)),
+        attempts=tuple(attempts if keep_text else (_without_text(request, attempt) for attempt in attempts)),
     )
 
 
@@ -65,7 +66,11 @@ def _body(chat: Chat) -> RequestBody:
     )
 
 
-def _without_text(attempt: Attempt) -> Attempt:
+def _without_text(request: Request, attempt: Attempt) -> Attempt:
+    features = None
+    if attempt.error is None and (attempt.response is not None or attempt.tool_calls):
+        features = answer_to_stored(featurize_answer(request, answer_of_attempt(attempt)))
     # A rule's reason may quote the answer.
     verdicts = tuple(verdict.model_copy(update={"reason": None}) for verdict in attempt.verdicts)
-    return attempt.model_copy(update={"response": None, "tool_calls": (), "verdicts": verdicts})
+    dropped = {"response": None, "tool_calls": (), "verdicts": verdicts, "features": features}
+    return attempt.model_copy(update=dropped)

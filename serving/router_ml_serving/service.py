@@ -13,9 +13,10 @@ from starlette.requests import Request as HttpRequest
 from ulid import ULID
 
 from router_ml.config import Config
+from router_ml.exploration import Background, draw_background
 from router_ml.ladder import Tier
 from router_ml.router import Router
-from router_ml.schema import Decision, Plan
+from router_ml.schema import Attempt, Decision, Plan
 from router_ml.shelf import Shelf
 from router_ml_serving.cascade import Limits
 from router_ml_serving.exchange import Exchange
@@ -24,6 +25,7 @@ from router_ml_serving.problems import BodyTooLarge, NoPermission, WrongKey
 from router_ml_serving.recorder import Recorder
 from router_ml_serving.rollout import RouterHolder
 from router_ml_serving.settings import ServingSettings
+from router_ml_serving.shadow import BackgroundCalls, beside_of, run_beside
 from router_ml_serving.telemetry import Telemetry
 from router_ml_serving.upstream import Upstream
 from router_ml_serving.wire import Chat, resolve
@@ -44,6 +46,7 @@ class Service:
     upstream: Upstream
     recorder: Recorder
     telemetry: Telemetry
+    background: BackgroundCalls
     clock: Callable[[], datetime]
     rng: np.random.Generator
     api_key: str | None
@@ -78,6 +81,8 @@ class Service:
         """
         router = self.holder.current
         ts = self.clock()
+        # Before the decision, so that nothing in the request can sway it.
+        drawn = draw_background(self.config.exploration.audit, self.config.exploration.shadow, self.rng)
         decision = self.decide(chat, router, pin=True)
         case = self.config.use_cases.get(chat.request.use_case or "")
         budget_ms = case.total_ms if case else None
@@ -91,6 +96,8 @@ class Service:
             self.telemetry.decision(decision, "/v1/chat/completions", exchange.overhead_ms() / 1e3)
             self.telemetry.exchange(exchange.attempts)
             self.record(chat, decision, exchange, router, ts)
+            if drawn is not None and decision.adequacy:  # a client that named its tier left nothing to learn
+                self._run_beside(exchange, drawn, ts)
 
         return Exchange(chat, decision, router, router.ladder, self.upstream, limits, started_s, done)
 
@@ -102,6 +109,38 @@ class Service:
         self.recorder.record(
             lambda: interaction_of(chat, decision, attempts, ts=ts, candidates=names, keep_text=keep_text)
         )
+
+    def _run_beside(self, exchange: Exchange, drawn: Background, ts: datetime) -> None:
+        chat, decision = exchange.chat, exchange.decision
+        keep_text = self.config.store.text
+
+        async def work() -> None:
+            tiers, propensity = exchange.router.beside(chat.request, decision.tier, drawn)
+            if not tiers:
+                return
+
+            def record(attempts: list[Attempt]) -> None:
+                self.telemetry.calls(attempts)
+                self.telemetry.background(drawn.mode, "run")
+                self.recorder.record(
+                    lambda: beside_of(
+                        interaction_of(
+                            chat,
+                            decision,
+                            attempts,
+                            ts=ts,
+                            candidates=tuple(propensity) or tiers,
+                            keep_text=keep_text,
+                        ),
+                        drawn,
+                        propensity,
+                    )
+                )
+
+            await run_beside(exchange, tiers, record)
+
+        if not self.background.start(work, on_error=lambda: self.telemetry.background(drawn.mode, "failed")):
+            self.telemetry.background(drawn.mode, "dropped")
 
     def authorize(self, request: HttpRequest) -> None:
         """Check the client's key, if the service has one.

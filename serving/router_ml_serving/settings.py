@@ -20,7 +20,8 @@ class ServingSettings(BaseModel):
     `connect_s`, `idle_s` (between two pieces of an answer) and `total_s` bound an upstream call. A stream whose tier is
     adequate with at least `stream_adequacy` passes straight through; others are held until judged, with a comment every
     `keepalive_s`. `reload_s` is how often the champion pointer is looked at. `api_key_env` and `admin_key_env` name the
-    environment variables that hold the keys. `seed` fixes exploration; None draws it anew at each start.
+    environment variables that hold the keys. `background` is how many requests may have background calls at once.
+    `seed` fixes exploration; None draws it anew at each start.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +43,7 @@ class ServingSettings(BaseModel):
     batch_size: Annotated[int, Field(gt=0)] = 50
     flush_s: Seconds = 0.2
     spill: Path = Path("router_ml.spill.jsonl")
+    background: Annotated[int, Field(ge=1)] = 64
     seed: int | None = None
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import orjson
 
 from router_ml.features import text_of
-from router_ml.schema import Answer
-from router_ml_serving.wire import Usage, usage_of, with_facts
+from router_ml.schema import Answer, LogProbs
+from router_ml_serving.wire import Usage, token_logprobs, usage_of, with_facts
 
 __all__ = ["DONE", "KEEP_ALIVE", "Streamed", "event", "facts_in_first_event", "read_stream"]
 
@@ -83,6 +83,7 @@ class _Draft:
     # The first choice, as it grows.
     text: list[str] = field(default_factory=list)
     calls: dict[int, dict[str, Any]] = field(default_factory=dict)
+    logprobs: list[float] = field(default_factory=list)
     finish_reason: str | None = None
     usage: Usage | None = None
     complete: bool = False
@@ -98,6 +99,7 @@ class _Draft:
                 continue
             if choice.get("finish_reason"):
                 self.finish_reason, self.complete = str(choice["finish_reason"]), True
+            self.logprobs += token_logprobs(choice)
             delta = choice.get("delta")
             if isinstance(delta, dict):
                 self._add_delta(delta)
@@ -125,5 +127,6 @@ class _Draft:
             finish_reason=self.finish_reason,
             tool_calls=tuple(self.calls[index] for index in sorted(self.calls)),
             output_tokens=self.usage.output_tokens if self.usage else None,
+            logprobs=LogProbs.of(self.logprobs),
         )
         return Streamed(answer, self.usage, self.complete and self.error is None, self.error)

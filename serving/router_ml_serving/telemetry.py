@@ -29,6 +29,9 @@ class Telemetry:
         self._attempts = self._counter("attempts", "Upstream calls by outcome.", "tier", "outcome")
         self._errors = self._counter("upstream_errors", "Failed upstream calls by kind.", "tier", "kind")
         self._escalations = self._counter("escalations", "Requests that needed a further tier.", "tier", "cause")
+        self._background = self._counter(
+            "background", "Draws of audits and shadows, by what came of them.", "mode", "result"
+        )
         self._cost = self._counter("cost_usd", "What upstream calls cost.", "tier")
         self._tokens = self._counter("tokens", "Tokens of upstream calls.", "tier", "direction")
         self._feedback = self._counter(
@@ -56,6 +59,16 @@ class Telemetry:
 
     def exchange(self, attempts: list[Attempt]) -> None:
         """Count the upstream calls of one proxied request."""
+        self.calls(attempts)
+        for before, after in pairwise(attempts):
+            self._escalations.labels(after.tier, outcome(before)).inc()
+
+    def background(self, mode: str, result: str) -> None:
+        """Count one draw of background calls: `run`, `dropped` or `failed`."""
+        self._background.labels(mode, result).inc()
+
+    def calls(self, attempts: list[Attempt]) -> None:
+        """Count upstream calls, with their bill."""
         for attempt in attempts:
             self._attempts.labels(attempt.tier, outcome(attempt)).inc()
             self._cost.labels(attempt.tier).inc(attempt.cost_usd or 0.0)
@@ -65,8 +78,6 @@ class Telemetry:
                 self._errors.labels(attempt.tier, attempt.error).inc()
             if attempt.latency_ms is not None:
                 self._latency.labels(attempt.tier).observe(attempt.latency_ms / 1e3)
-        for before, after in pairwise(attempts):
-            self._escalations.labels(after.tier, outcome(before)).inc()
 
     def feedback(self, source: str, *, new: bool) -> None:
         """Count one piece of feedback."""

@@ -15,7 +15,7 @@ from router_ml.errors import RequestError, UpstreamError
 from router_ml.features import text_of
 from router_ml.ladder import Ladder, Tier
 from router_ml.registry import did_you_mean
-from router_ml.schema import Answer, Request
+from router_ml.schema import Answer, LogProbs, Request
 from router_ml_serving.problems import ModelNotFound
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "parse_json",
     "read_chat",
     "resolve",
+    "token_logprobs",
     "usage_of",
     "with_facts",
 ]
@@ -153,10 +154,19 @@ def resolve(model: str, ladder: Ladder) -> Target:
     raise ModelNotFound(f"the model '{model}' does not exist{hint}; known: {', '.join(known)}", param="model")
 
 
-def outgoing(body: Json, tier: Tier) -> bytes:
-    """Return the body that goes upstream: the client's own, with the tier's model and without our `router` key."""
+def outgoing(body: Json, tier: Tier, *, whole: bool = False) -> bytes:
+    """Return the body that goes upstream: the client's own, with the tier's model and without our `router` key.
+
+    Args:
+        body: The client's.
+        tier: Who is asked.
+        whole: Ask for the answer in one piece, whatever the client asked for.
+    """
     sent = {**body, "model": tier.model}
     sent.pop("router", None)
+    if whole:
+        sent.pop("stream", None)
+        sent.pop("stream_options", None)
     return orjson.dumps(sent)
 
 
@@ -178,7 +188,16 @@ def answer_of(parsed: Json) -> Answer:
         finish_reason=None if choice.get("finish_reason") is None else str(choice["finish_reason"]),
         tool_calls=tuple(call for call in calls if isinstance(call, dict)) if isinstance(calls, list) else (),
         output_tokens=usage.output_tokens if usage else None,
+        logprobs=LogProbs.of(token_logprobs(choice)),
     )
+
+
+def token_logprobs(choice: Json) -> list[float]:
+    """Return the log-probabilities of a choice's tokens, or of a chunk's; usually nobody asked for any."""
+    found = choice.get("logprobs")
+    tokens = found.get("content") if isinstance(found, dict) else None
+    said = [token.get("logprob") for token in tokens if isinstance(token, dict)] if isinstance(tokens, list) else []
+    return [float(value) for value in said if isinstance(value, int | float) and not isinstance(value, bool)]
 
 
 def usage_of(parsed: Json) -> Usage | None:

@@ -210,20 +210,30 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
 
 @pytest.fixture(scope="module")
 def start_service(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator[Callable[..., Service]]:
-    """Start services; keyword arguments are lines of `[serving]`, `toml` is put at the end of the file."""
+    """Start services; keyword arguments are lines of `[serving]`, `toml` is put at the end of the file.
+
+    Nothing is explored but what `exploration` says.
+    """
     started: list[Service] = []
 
     def start(
-        *, toml: str = "", env: dict[str, str] | None = None, home: Path | None = None, **serving: Any
+        *,
+        toml: str = "",
+        env: dict[str, str] | None = None,
+        home: Path | None = None,
+        exploration: dict[str, float] | None = None,
+        **serving: Any,
     ) -> Service:
         home = home or tmp_path_factory.mktemp("service")
         if not (home / "models").exists():
             put_bundle(home / "models", "one")
             (home / "models" / "champion").write_text("one\n")
         settings = {"port": 0, "reload_s": 0.1, "flush_s": 0.02, "spill": str(home / "spill.jsonl"), **serving}
-        lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in settings.items())
+        lines = _lines(settings)
+        shares = _lines({"up": 0.0, "audit": 0.0, "shadow": 0.0} | (exploration or {}))
         (home / "router.toml").write_text(
-            TOML.format(home=home, upstream=upstream.url, serving=lines, toml=toml), encoding="utf-8"
+            TOML.format(home=home, upstream=upstream.url, serving=lines, exploration=shares, toml=toml),
+            encoding="utf-8",
         )
         command = [sys.executable, "-m", "router_ml.cli", "serve", "--config", str(home / "router.toml")]
         process = Process(command, home / "log", {"SMALL_KEY": "sk-small", **(env or {})})
@@ -254,6 +264,10 @@ def put_bundle_fixture() -> Callable[..., Path]:
     return put_bundle
 
 
+def _lines(settings: dict[str, Any]) -> str:
+    return "\n".join(f"{key} = {json.dumps(value)}" for key, value in settings.items())
+
+
 TOML = """
 models_dir = "{home}/models"
 
@@ -273,7 +287,7 @@ input_usd_per_mtok = 2.5
 output_usd_per_mtok = 10.0
 
 [exploration]
-up = 0.0
+{exploration}
 
 [store]
 url = "sqlite:///{home}/events.db"

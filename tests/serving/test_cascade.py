@@ -13,7 +13,7 @@ POOR = Answer("I don't know", "stop")
 GOOD = Answer("42", "stop")
 
 
-def judge(answer):
+def judge(answer, tier):
     return Verdict(adequate=False, source="rule", reason="dont_know") if answer is POOR else None
 
 
@@ -109,7 +109,7 @@ def test_a_verdict_of_adequate_is_accepted():
     async def attempt(tier):
         return AttemptResult(Attempt(tier=tier), answer=GOOD)
 
-    def approve(_):
+    def approve(*_):
         return Verdict(adequate=True, source="verifier", score=0.9)
 
     trail = []

@@ -19,6 +19,7 @@ from router_ml_serving.wire import (
     parse_json,
     read_chat,
     resolve,
+    token_logprobs,
     usage_of,
     with_facts,
 )
@@ -145,3 +146,19 @@ def test_cached_tokens_are_read():
     assert usage_of({"usage": usage}) == Usage(9, 2, 4)
     assert usage_of({"usage": {"prompt_tokens": "9", "completion_tokens": 2}}) is None
     assert usage_of({}) is None
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        ({"logprobs": {"content": [{"logprob": -0.5}, {"logprob": -2}]}}, [-0.5, -2.0]),
+        ({"logprobs": {"content": [{"logprob": True}, {"logprob": "x"}, 3, {}]}}, []),
+        ({"logprobs": {"content": None}}, []),
+        ({"logprobs": None}, []),
+        ({}, []),
+    ],
+)
+def test_token_log_probabilities_are_read_where_there_are_some(choice, expected):
+    assert token_logprobs(choice) == expected
+    answer = answer_of({"choices": [{"message": {"content": "Hi"}, **choice}]})
+    assert (answer.logprobs is not None) == bool(expected)

@@ -2,8 +2,11 @@
 
     python -m router_ml_training.default_bundle --outcomes FOLDER --out models/default
 
-Every table contributes one pair of a small and a large model that is like the default ladder's; no feature names a
-model, so what is learned is which requests need a strong model at all.
+No feature names a model, so what is learned is which requests need a strong model at all. Of every table the cheaper
+half of its models stands for the small tier and the dearer half for the large one, each with its mean: what one pair of
+models happens to get right says little about another pair. For the same reason only the length of a prompt is looked
+at. Words tell the tables apart rather than the requests: with one table left out at a time, a model of words loses to
+length on the tables that were left out (`benchmarks/quality/cold_start.py` measures the recipe that way).
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 
 from router_ml.bundle import ManifestDraft, TrainedOn, write_bundle
 from router_ml.errors import DataError, RouterError
@@ -29,31 +33,30 @@ from router_ml_training.dataset import Dataset, build_dataset
 from router_ml_training.learning import Trained, learn
 from router_ml_training.pipeline import LIBRARIES, metrics_of
 from router_ml_training.settings import TrainingSettings
-from router_ml_training.simulate.outcomes import OutcomeTable, load_outcomes
+from router_ml_training.simulate.outcomes import OutcomeTable, load_outcomes, outcome_table
 from router_ml_training.simulate.policies import simulate_log
 
-__all__ = ["PublicTable", "interactions", "ladder", "main", "public_tables"]
+__all__ = ["PUBLIC", "PublicTable", "halves", "interactions", "ladder", "learn_from", "main", "public_tables"]
 
 _QUALITY = 0.97
+_LEARNERS = ("constant", "length")
 
 
 @dataclass(frozen=True, slots=True)
 class PublicTable:
-    """One public table, its pair of models, and how many prompts are used, so that no source drowns the others."""
+    """One public table, and how many of its prompts are used, so that no source drowns the others."""
 
     name: str
-    small: str
-    large: str
     most: int
 
 
 # zeroeval_gsm and routellm_gsm8k hold the same questions; one of them is enough.
 PUBLIC = (
-    PublicTable("routellm_mmlu", "mistralai/Mixtral-8x7B-Instruct-v0.1", "gpt-4-1106-preview", 4000),
-    PublicTable("mmlu_pro", "gemini-1.5-flash-002", "gemini-1.5-pro-002", 4000),
-    PublicTable("zeroeval_gsm", "gpt-4o-mini-2024-07-18", "gpt-4o-2024-08-06", 1319),
-    PublicTable("hellobench", "llama31_70b", "gpt4o_0806", 647),
-    PublicTable("routellm_mtbench", "mistralai/Mixtral-8x7B-Instruct-v0.1", "gpt-4-1106-preview", 160),
+    PublicTable("routellm_mmlu", 4000),
+    PublicTable("mmlu_pro", 4000),
+    PublicTable("zeroeval_gsm", 1319),
+    PublicTable("hellobench", 647),
+    PublicTable("routellm_mtbench", 160),
 )
 
 
@@ -64,7 +67,7 @@ def ladder() -> Ladder:
 
 
 def public_tables(folder: Path, tables: Sequence[PublicTable] = PUBLIC, *, seed: int = 0) -> list[OutcomeTable]:
-    """Read the public tables, each reduced to its pair of models and to its share of prompts.
+    """Read the public tables, each reduced to its two halves of models and to its share of prompts.
 
     Raises:
         DataError: When a table is missing.
@@ -75,10 +78,25 @@ def public_tables(folder: Path, tables: Sequence[PublicTable] = PUBLIC, *, seed:
         path = folder / f"{table.name}.parquet"
         if not path.exists():
             raise DataError(f"{path}: missing; the default bundle is made from {', '.join(t.name for t in tables)}")
-        pair = load_outcomes(path, {"small": table.small, "large": table.large}).deduplicated()
+        pair = halves(load_outcomes(path)).deduplicated()
         rows = np.sort(rng.permutation(len(pair))[: table.most])
         read.append(pair.take(rows))
     return read
+
+
+def halves(table: OutcomeTable) -> OutcomeTable:
+    """Return a table of two tiers: the mean of the cheaper half of the models, and that of the dearer half."""
+    middle = len(table.models) // 2
+    half = {model: int(i >= middle) for i, model in enumerate(table.models)}
+    sizes = (middle, len(table.models) - middle)
+    names = [f"{'cheaper' if i == 0 else 'dearer'} {size} of {len(table.models)}" for i, size in enumerate(sizes)]
+    numbers = ("quality", "cost_usd", "input_tokens", "output_tokens")
+    frame = (
+        table.frame.with_columns(model=pl.col("model").replace_strict(half).replace_strict(dict(enumerate(names))))
+        .group_by("prompt_id", "model", maintain_order=True)
+        .agg(pl.col("prompt", "ts", "ts_assigned").first(), pl.col(*numbers).cast(pl.Float64).mean())
+    )
+    return outcome_table(frame, dict(zip(("small", "large"), names, strict=True)))
 
 
 def interactions(tables: Sequence[OutcomeTable], prices: Ladder) -> Iterator[Interaction]:
@@ -108,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         tables = public_tables(args.outcomes)
-        trained, dataset = _train(tables)
+        trained, dataset = learn_from(tables)
         _write(trained, dataset, tables, args.out)
     except RouterError as error:
         sys.stderr.write(f"error: {error}\n")
@@ -117,19 +135,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _train(tables: Sequence[OutcomeTable]) -> tuple[Trained, Dataset]:
+def learn_from(tables: Sequence[OutcomeTable]) -> tuple[Trained, Dataset]:
+    """Learn as for the default bundle from some tables of two tiers."""
     prices = ladder()
     dataset = replace(build_dataset(interactions(tables, prices), prices.names), simulated=False)
-    # A small bundle in every checkout: trees would earn little here and double its size.
-    settings = TrainingSettings(learners=("constant", "length", "linear"))
-    return learn(dataset, prices, settings, price_unit="relative"), dataset
+    return learn(dataset, prices, TrainingSettings(learners=_LEARNERS), price_unit="relative"), dataset
 
 
 def _write(trained: Trained, dataset: Dataset, tables: Sequence[OutcomeTable], out: Path) -> None:
     rng = np.random.default_rng(1)
     n_train = trained.n_fitted
     assessment = assess(trained.test, trained.policy, quality=_QUALITY, n_train=n_train, rng=rng)
-    used = "; ".join(f"{t.models[0]} against {t.models[1]} on {len(t):,} prompts" for t in tables)
+    used = "; ".join(f"{t.models[0]} models against {t.models[1]} on {len(t):,} prompts" for t in tables)
     draft = ManifestDraft(
         version="default",
         created=datetime.now(UTC),
@@ -143,7 +160,13 @@ def _write(trained: Trained, dataset: Dataset, tables: Sequence[OutcomeTable], o
         libraries={name: importlib.metadata.version(name) for name in LIBRARIES},
     )
     with tempfile.TemporaryDirectory() as folder:
-        made = write_bundle(Path(folder), manifest=draft, policy=trained.policy, model=trained.graph)
+        made = write_bundle(
+            Path(folder),
+            manifest=draft,
+            policy=trained.policy,
+            model=trained.graph,
+            verifier=None if trained.judge is None else trained.judge.graph,
+        )
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(made, out)
 

@@ -1,0 +1,39 @@
+"""The log record of a request: without text it keeps what the verifier can learn from, and not a word."""
+
+from datetime import UTC, datetime
+
+from router_ml.features.answer import answer_from_stored, featurize_answer
+from router_ml.schema import Answer, Attempt, Decision, Plan, Verdict, parse_interaction
+from router_ml_serving.journal import interaction_of
+from router_ml_serving.wire import read_chat
+
+DECISION = Decision("d1", "small", "mini", Plan("small"), "v1", {}, {}, {"small": 1.0}, 0.97, 0.0, False, "because")
+VERDICT = Verdict(adequate=False, source="rule", reason="it says 'secret'")
+
+
+def record(attempt, *, keep_text):
+    chat = read_chat({"model": "auto", "messages": [{"role": "user", "content": "Tell me"}]})
+    found = interaction_of(
+        chat, DECISION, [attempt], ts=datetime(2026, 1, 1, tzinfo=UTC), candidates=("small",), keep_text=keep_text
+    )
+    return chat, parse_interaction(found.to_json())
+
+
+def test_without_text_the_answers_features_are_kept_and_no_word_of_it():
+    attempt = Attempt(tier="small", response="a secret", output_tokens=3, finish_reason="stop", verdicts=(VERDICT,))
+    chat, found = record(attempt, keep_text=False)
+    assert "secret" not in found.to_json()
+    features = answer_from_stored(found.attempts[0].features)
+    expected = featurize_answer(chat.request, Answer("a secret", "stop", (), 3))
+    assert features.dense.tobytes() == expected.dense.tobytes()
+
+
+def test_a_failed_attempt_has_no_features():
+    _, found = record(Attempt(tier="small", error="timeout"), keep_text=False)
+    assert found.attempts[0].features is None
+
+
+def test_with_text_the_answer_speaks_for_itself():
+    _, found = record(Attempt(tier="small", response="a secret"), keep_text=True)
+    assert found.attempts[0].response == "a secret"
+    assert found.attempts[0].features is None
