@@ -61,6 +61,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "evaluate": _training("evaluate", "measure a bundle, or a policy, on held-out data"),
     "certify": _training("certify", "prove on audited requests how little quality a bundle loses"),
     "retrain": _training("retrain", "train a challenger from the event store; promote it if it is not worse"),
+    "tiers": _training("tiers", "list the tiers of a bundle; add one from few outcomes; follow changed prices"),
     "report": _training("report", "write the HTML report of a training run"),
     "bench": _library("bench", "time a decision of the bundle in service on this machine"),
     "serve": _serving("serve", "serve decisions and an OpenAI-compatible proxy over HTTP"),
