@@ -13,7 +13,7 @@ export ORT_DISABLE_TELEMETRY := 1
 export GIT_PYTHON_REFRESH := quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lint format bench-speed bench-quality lock secrets clean
+.PHONY: help install demo test check lint format bench-speed bench-train bench-quality lock secrets clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,8 +56,11 @@ format: install ## format the code and mend what can be mended by itself
 bench-speed: install ## time a decision; prints a table and writes JSON
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/speed/route.py
 
-bench-quality: install ## measure the learners on real tables; needs ROUTER_ML_OUTCOMES
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/quality/baseline.py
+bench-train: install ## time training on logs of up to a million rows; half an hour
+	$(BIN)/python benchmarks/speed/train.py
+
+bench-quality: install ## measure the product on real tables; needs ROUTER_ML_OUTCOMES; half an hour on two cores
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/quality/run.py
 
 lock: install ## resolve the dependencies again
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \

@@ -23,12 +23,14 @@ from router_ml_training.evaluation.metrics import METRICS, CurveMetric, Figure
 from router_ml_training.evaluation.outcomes import Outcomes
 
 __all__ = [
+    "AIQ",
     "APGR",
     "CS97",
     "DRAWS",
     "Drawn",
     "Panel",
     "Swept",
+    "drawn_at",
     "figure",
     "figures",
     "gain",
@@ -39,8 +41,8 @@ __all__ = [
 
 F64: TypeAlias = NDArray[np.float64]
 
-APGR, CS97 = "APGR", "CS(0.97)"
-_OF: Mapping[str, CurveMetric] = {APGR: METRICS["apgr"], CS97: METRICS["cs_97"]}
+AIQ, APGR, CS97 = "AIQ", "APGR", "CS(0.97)"
+_OF: Mapping[str, CurveMetric] = {APGR: METRICS["apgr"], CS97: METRICS["cs_97"], AIQ: METRICS["aiq"]}
 _RANDOM_CS97 = METRICS["random_cs_97"]
 DRAWS = 1000
 
@@ -108,9 +110,9 @@ def reference(tests: Sequence[Panel]) -> dict[str, float]:
     cost = np.mean([panel.outcomes.cost.mean(axis=0) for panel in tests], axis=0)
     return {
         "always small": float(quality[0]),
-        "always large": float(quality[1]),
-        "g": float(1 - quality[0] / quality[1]),
-        "r": float(cost[0] / cost[1]),
+        "always large": float(quality[-1]),
+        "g": float(1 - quality[0] / quality[-1]),
+        "r": float(cost[0] / cost[-1]),
     }
 
 
@@ -121,6 +123,25 @@ def random_saving(tests: Sequence[Panel]) -> float:
         points = panel.swept[0].sweep.trace(panel.outcomes, np.ones((1, panel.outcomes.n)))
         savings.append(float(_RANDOM_CS97.values(points)[0]))
     return float(np.mean(savings))
+
+
+def drawn_at(metric: CurveMetric, panel: Panel, n: int, *, draws: int = DRAWS) -> Drawn:
+    """Return a metric of the single tiers of one test set, which no router has a part in, with the usual draws.
+
+    Args:
+        metric: Such as the zero router's AIQ.
+        panel: The test set.
+        n: Rows of the table, which the draws are made of.
+        draws: Bootstrap draws.
+    """
+    nothing = np.zeros(0, np.intp)
+    standing = Sweep(np.zeros(panel.outcomes.n, np.intp), nothing, nothing, nothing, np.zeros(0), 0.0)
+
+    def values(weights: F64) -> F64:
+        return metric.values(standing.trace(panel.outcomes, weights[:, panel.rows]))
+
+    batches = [values(weights) for weights in resamples(n, rng=np.random.default_rng(0), draws=draws)]
+    return Drawn(float(values(np.ones((1, n)))[0]), np.concatenate(batches))
 
 
 def _panel(dataset: Dataset, rows: Rows, by_router: Mapping[str, F64], seed: int) -> Panel:

@@ -13,14 +13,29 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 from sklearn.model_selection import KFold
 
+from router_ml.errors import DataError
+from router_ml.ladder import Ladder, Tier
 from router_ml_training.dataset import Dataset, build_dataset
 from router_ml_training.simulate.outcomes import OutcomeTable, load_outcomes
 from router_ml_training.simulate.policies import simulate_log
 
-__all__ = ["PROTOCOLS", "Protocol", "Published", "Rows", "Split", "Table", "read", "splits"]
+__all__ = [
+    "PROTOCOLS",
+    "PUBLISHED_GSM8K",
+    "PUBLISHED_MMLU",
+    "Protocol",
+    "Published",
+    "Rows",
+    "Split",
+    "Table",
+    "ladder_of",
+    "read",
+    "splits",
+]
 
 Rows: TypeAlias = NDArray[np.int64]
 Goal: TypeAlias = tuple[float, float]
@@ -40,13 +55,13 @@ class Published:
 
 
 # Ong et al. 2024, RouteLLM, arXiv 2406.18665v4, tables 2 and 3, routers trained on Arena plus augmentation.
-_MMLU = (
+PUBLISHED_MMLU = (
     Published("RouteLLM sw_ranking (published)", 0.603),
     Published("RouteLLM causal LLM 8B (published)", 0.600),
     Published("RouteLLM mf (published)", 0.597),
     Published("RouteLLM BERT (published)", 0.572),
 )
-_GSM8K = (
+PUBLISHED_GSM8K = (
     Published("RouteLLM causal LLM 8B (published)", 0.622),
     Published("RouteLLM sw_ranking (published)", 0.568),
     Published("RouteLLM mf (published)", 0.565),
@@ -56,7 +71,7 @@ _GSM8K = (
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """One protocol; `goals` are (must, aim) by metric, for the learner that the competition keeps."""
+    """One protocol; `goals` are (must, aim) by metric, for what the product would serve; `medium` makes three tiers."""
 
     name: str
     title: str
@@ -67,10 +82,18 @@ class Protocol:
     task: bool = False
     goals: Mapping[str, Goal] = field(default_factory=dict)
     published: tuple[Published, ...] = ()
+    medium: str | None = None
+
+    @property
+    def models(self) -> Mapping[str, str]:
+        """Tier name to model."""
+        middle = {} if self.medium is None else {"medium": self.medium}
+        return {"small": self.small, **middle, "large": self.large}
 
 
 _MIXTRAL, _GPT4 = "mistralai/Mixtral-8x7B-Instruct-v0.1", "gpt-4-1106-preview"
-PROTOCOLS: tuple[Protocol, ...] = (
+_LLAMA_8B, _LLAMA_70B, _PRO = "Meta-Llama-3.1-8B-Instruct", "Meta-Llama-3.1-70B-Instruct", "gemini-1.5-pro-002"
+_ALL: tuple[Protocol, ...] = (
     Protocol(
         "A",
         "MMLU, prompt text only",
@@ -79,7 +102,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
         _GPT4,
         "seeds",
         goals={"APGR": (0.69, 0.73)},
-        published=_MMLU,
+        published=PUBLISHED_MMLU,
     ),
     Protocol(
         "A2",
@@ -90,18 +113,32 @@ PROTOCOLS: tuple[Protocol, ...] = (
         "seeds",
         task=True,
         goals={"APGR": (0.71, 0.75)},
-        published=_MMLU,
+        published=PUBLISHED_MMLU,
     ),
     Protocol(
-        "D-prompt",
-        "MMLU-Pro, prompt text only",
+        "G",
+        "MMLU-Pro in three tiers, prompt text only",
         "mmlu_pro",
-        "gemini-1.5-flash-002",
-        "gemini-1.5-pro-002",
+        _LLAMA_8B,
+        _PRO,
         "folds",
+        goals={"AIQ": (0.646, 0.655)},
+        medium=_LLAMA_70B,
     ),
-    Protocol("E-prompt", "GSM8K, prompt text only", "routellm_gsm8k", _MIXTRAL, _GPT4, "folds", published=_GSM8K),
+    Protocol(
+        "G2",
+        "MMLU-Pro in three tiers, prompt text and the task as metadata",
+        "mmlu_pro",
+        _LLAMA_8B,
+        _PRO,
+        "folds",
+        task=True,
+        goals={"AIQ": (0.651, 0.665)},
+        medium=_LLAMA_70B,
+    ),
 )
+
+PROTOCOLS: Mapping[str, Protocol] = {protocol.name: protocol for protocol in _ALL}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +168,34 @@ def read(protocol: Protocol, folder: Path) -> Table:
         DataError: When the table is missing or no such table.
     """
     path = folder / f"{protocol.table}.parquet"
-    table = load_outcomes(path, {"small": protocol.small, "large": protocol.large}, task_as_feature=protocol.task)
+    table = load_outcomes(path, protocol.models, task_as_feature=protocol.task)
     if protocol.by == "seeds":
         contaminated = np.array([bool(flag) for flag in table.cells("contaminated")[:, 0]], np.bool_)
         table = table.take(np.flatnonzero(~contaminated))
     dataset = build_dataset(simulate_log(table, "full", rng=np.random.default_rng(0)), table.tiers)
     return Table(dataset, _twins(table))
+
+
+def ladder_of(protocol: Protocol, folder: Path) -> Ladder:
+    """Return the tiers of a protocol with the prices that its table was made with.
+
+    Raises:
+        DataError: When the price list is missing or lacks a model.
+    """
+    path = folder / "prices.csv"
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; expected model, input_usd_per_mtok, output_usd_per_mtok")
+    prices = {row["model"]: row for row in pl.read_csv(path).iter_rows(named=True)}
+    missing = [model for model in protocol.models.values() if model not in prices]
+    if missing:
+        raise DataError(f"{path}: no price of {', '.join(missing)}")
+    names = ("input_usd_per_mtok", "output_usd_per_mtok")
+    return Ladder.of(
+        [
+            Tier(name=tier, model=model, **{name: prices[model][name] for name in names})
+            for tier, model in protocol.models.items()
+        ]
+    )
 
 
 def splits(protocol: Protocol, table: Table) -> Iterator[Split]:

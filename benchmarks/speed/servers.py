@@ -54,11 +54,11 @@ class Server:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def pinned(core: int) -> list[str]:
-    """Return the words to put before a command so that it keeps to one core; none where that cannot be done."""
-    if shutil.which("taskset") is None or core not in os.sched_getaffinity(0):
+def pinned(*cores: int) -> list[str]:
+    """Return the words to put before a command so that it keeps to these cores; none where that cannot be done."""
+    if shutil.which("taskset") is None or not set(cores) <= os.sched_getaffinity(0):
         return []
-    return ["taskset", "-c", str(core)]
+    return ["taskset", "-c", ",".join(map(str, cores))]
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Timing", "measure"]
+__all__ = ["Timing", "measure", "yardstick_s"]
 
 _YARDSTICK_CALLS = 30
 
@@ -48,7 +48,7 @@ def measure(work: Callable[[int], Mapping[str, float]], *, turns: int, calls: in
     yardsticks = []
     for turn in range(turns + 1):
         done = [work(turn * calls + i) for i in range(calls)]
-        yardstick = _yardstick_s()
+        yardstick = yardstick_s()
         if turn == 0:
             continue
         yardsticks.append(yardstick)
@@ -66,7 +66,8 @@ def _timing(seconds: NDArray[np.float64], unit: NDArray[np.float64]) -> Timing:
     return Timing(float(np.median(halves)), p99, low, high, float(np.median(seconds)) * 1e6, seconds.size)
 
 
-def _yardstick_s() -> float:
+def yardstick_s() -> float:
+    """Return the seconds of one yardstick here and now, the median of a few."""
     taken = []
     for _ in range(_YARDSTICK_CALLS):
         started = time.perf_counter()

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.results_file import Row, Stamp, goal_text, missed, read_rows, stamp, write_rows
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = ("speed/route.py", "speed/load.py", "speed/noop_app.py", "quality/baseline.py")
+SCRIPTS = ("speed/route.py", "speed/train.py", "speed/load.py", "speed/noop_app.py", "quality/run.py")
 KEYS = ["protocol", "metric", "value", "low", "high", "n", "must", "aim", "better", "machine", "date", "commit"]
 MADE = Stamp("2 cores", "2026-01-02T03:04:05Z", "abc1234")
 
@@ -35,7 +35,7 @@ def test_a_script_explains_itself(script):
 
 def test_without_tables_the_quality_benchmark_says_so_and_writes_nothing(tmp_path):
     out = tmp_path / "results.json"
-    done = run("quality/baseline.py", "--out", str(out))
+    done = run("quality/run.py", "--out", str(out))
     assert done.returncode == 0, done.stderr
     assert "ROUTER_ML_OUTCOMES" in done.stderr
     assert not out.exists()
@@ -43,8 +43,8 @@ def test_without_tables_the_quality_benchmark_says_so_and_writes_nothing(tmp_pat
 
 def test_a_missing_table_is_one_clear_error(tmp_path):
     out = tmp_path / "results.json"
-    done = run("quality/baseline.py", "--out", str(out), ROUTER_ML_OUTCOMES=str(tmp_path))
-    assert done.returncode == 2
+    done = run("quality/run.py", "--protocol", "A", "--out", str(out), ROUTER_ML_OUTCOMES=str(tmp_path))
+    assert done.returncode == 1
     assert "routellm_mmlu.parquet" in done.stderr
     assert "Traceback" not in done.stderr
     assert not out.exists()

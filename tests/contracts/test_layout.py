@@ -20,7 +20,6 @@ TESTED_ELSEWHERE: dict[str, tuple[str, ...]] = {
     ),
     # The parts of a made-up request and of its answers: seen in the workload, and nowhere else.
     "tests/training/test_simulate_workload.py": (
-        "router_ml_training.simulate.answers",
         "router_ml_training.simulate.bodies",
         "router_ml_training.simulate.company",
         "router_ml_training.simulate.latent",
@@ -50,8 +49,6 @@ TESTED_ELSEWHERE: dict[str, tuple[str, ...]] = {
         "router_ml_training.commands.train",
         "router_ml_training.commands.workbench",
     ),
-    # What it makes is in the wheel, and routes there.
-    "tests/contracts/test_wheel.py": ("router_ml_training.default_bundle",),
     # Thin endpoints over one service: asked over HTTP.
     "tests/serving/test_app.py": (
         "router_ml_serving.api",
@@ -62,7 +59,7 @@ TESTED_ELSEWHERE: dict[str, tuple[str, ...]] = {
         "router_ml_serving.telemetry",
     ),
     "tests/serving/test_bad_input.py": ("router_ml_serving.problems",),
-    "tests/serving/test_chat.py": ("router_ml_serving.exchange", "router_ml_serving.journal"),
+    "tests/serving/test_chat.py": ("router_ml_serving.exchange",),
 }
 
 
