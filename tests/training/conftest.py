@@ -112,6 +112,48 @@ class World:
         return build_dataset(self.log(n, seed, **options), self.ladder.names)
 
 
+# What a small model says when it is wrong, four times out of five; else it is as smooth as ever.
+POOR = ("I am not sure, perhaps it is 7.", "Maybe 3 + 4 = 8, but that seems wrong.", "It could possibly be anything.")
+
+
+def answered(log: Sequence[Interaction], rng: Generator, *, tell: float = 0.8) -> list[Interaction]:
+    """Return a log with answers: good ones are plain, of poor ones the share `tell` gives itself away."""
+    return [
+        item.model_copy(update={"attempts": tuple(_with_answer(one, rng, tell) for one in item.attempts)})
+        for item in log
+    ]
+
+
+def _with_answer(attempt: Attempt, rng: Generator, tell: float) -> Attempt:
+    poor = not attempt.verdicts[0].adequate and rng.random() < tell
+    words = " ".join(rng.choice(FILLERS, 8).tolist())
+    text = f"{POOR[int(rng.integers(len(POOR)))]} {words}" if poor else f"The answer is 7. {words}"
+    return attempt.model_copy(update={"response": text, "finish_reason": "stop"})
+
+
+@pytest.fixture(name="answered", scope="session")
+def _answered() -> Callable[..., list[Interaction]]:
+    return answered
+
+
+@pytest.fixture(scope="session")
+def judged_world(world: World) -> Dataset:
+    """600 rows of which both tiers' answers and outcomes are known."""
+    rng = np.random.default_rng(5)
+    return build_dataset(answered(world.log(600, 5), rng), world.ladder.names)
+
+
+@pytest.fixture(scope="session")
+def chances(world: World) -> Callable[[Dataset], np.ndarray]:
+    """Return what an honest prompt model would say: the world's own chances, (n, 2), by the marker of each row."""
+
+    def of(data: Dataset) -> np.ndarray:
+        level = world.draw(len(data), np.random.default_rng(5)).difficulty
+        return np.stack([world.p_small[level], world.p_large[level]], axis=1)
+
+    return of
+
+
 @pytest.fixture(scope="session")
 def world() -> World:
     """A two-tier world whose truth is known."""
