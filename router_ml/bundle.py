@@ -1,8 +1,8 @@
 """One bundle: write it atomically, verify it, load it, score requests with it.
 
 A bundle is an immutable folder `<version>/` with `model.onnx`, `policy.json` and `manifest.json`, and with
-`verifier.onnx` where looking at answers was found to help. Whatever is
-wrong with one is found when it is written or loaded, never while a request waits.
+`verifier.onnx` where looking at answers was found to help. Whatever is wrong with one is found when it is written or
+loaded, never while a request waits.
 """
 
 from __future__ import annotations
@@ -201,6 +201,8 @@ def load_bundle(path: Path) -> Bundle:
     _check_bounds(path, policy)
     judging = contents.get(VERIFIER)
     verifier = None if judging is None else open_verifier(judging, policy.ladder.names, str(path / VERIFIER))
+    if verifier is None:
+        _check_needs_no_verifier(path, policy)
     bundle = Bundle(path=path, manifest=manifest, policy=policy, session=session, verifier=verifier)
     _try_graph(bundle)
     return bundle
@@ -266,6 +268,16 @@ def _parse(record: type[R], path: Path, name: str, data: bytes) -> R:
 def _check_bounds(path: Path, policy: PolicySpec) -> None:
     if policy.bounds is not None and len(policy.bounds.low) != len(DENSE_NAMES):
         message = f"{path / POLICY}: bounds for {len(policy.bounds.low)} features, expected {len(DENSE_NAMES)}"
+        raise BundleMismatch(message)
+
+
+def _check_needs_no_verifier(path: Path, policy: PolicySpec) -> None:
+    # Without its opinion plans would be chosen and then never stopped: another policy than the one that was tuned.
+    if policy.plans is not None or any(point.judged for point in policy.frontier):
+        message = (
+            f"{path / POLICY}: its plans judge answers, but there is no {VERIFIER} to judge them; "
+            "copy the whole bundle again, or export it with its verifier"
+        )
         raise BundleMismatch(message)
 
 

@@ -46,13 +46,15 @@ class Knobs:
 class Choice:
     """One decision in positions of the ladder.
 
-    `index` answers first and `escalate_to` next if that answer is poor (None: nobody). `adequacy`, `expected_cost_usd`,
-    `utility` (of the best plan that begins with the tier) and `propensity` (of answering first) have shape (K,) and are
-    finite; `eligible` (K,) says who may answer, `constraints` why not all.
+    `index` answers first and `escalate_to` next if that answer is poor (None: nobody); `judged` says that judging the
+    answer is part of the plan, where otherwise that tier only stands by for an answer that is none. `adequacy`,
+    `expected_cost_usd`, `utility` (of the best plan that begins with the tier) and `propensity` (of answering first)
+    have shape (K,) and are finite; `eligible` (K,) says who may answer, `constraints` why not all.
     """
 
     index: int
     escalate_to: int | None
+    judged: bool
     explored: bool
     adequacy: Doubles
     expected_cost_usd: Doubles
@@ -107,6 +109,7 @@ def decide(
     planned = _best(utility, mask) if usable else _safe(ladder, knobs, mask)
     index, propensity = explore(planned, mask, knobs.explore_up, rng)
     then = _partner(index, values)
+    judged = then is not None
     names = ladder.names
     if index != planned:
         why = f"exploring: {names[index]} answers instead of {names[planned]}, to learn how well it does"
@@ -122,6 +125,7 @@ def decide(
     return Choice(
         index=index,
         escalate_to=then,
+        judged=judged,
         explored=index != planned,
         adequacy=scores.adequacy,
         expected_cost_usd=costs,

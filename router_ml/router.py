@@ -253,6 +253,8 @@ class Router:
             reason=choice.reason,
             constraints_applied=choice.constraints,
             overhead_ms=(time.perf_counter() - started) * 1e3,
+            judged=choice.judged,
+            utility=dict(zip(names, choice.utility.tolist(), strict=True)),
         )
 
 

@@ -7,7 +7,7 @@ pydantic records are what is written and read (`Interaction` and its parts).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
@@ -128,9 +128,11 @@ class Plan:
 class Decision:
     """The answer of the router to one request.
 
-    `adequacy`, `expected_cost_usd` and `propensity` have one entry per tier of the ladder (a tier that a
-    constraint excluded has propensity 0). `quality` is the share of the best tier's quality that was asked for,
-    `threshold` the shadow price that keeps it, in the unit of the bundle's policy.
+    `adequacy`, `expected_cost_usd` and `propensity` have one entry per tier of the ladder (a tier that a constraint
+    excluded has propensity 0). `quality` is the share of the best tier's quality that was asked for, `threshold` the
+    shadow price that keeps it, in the unit of the bundle's policy. `judged` says that the plan was chosen because the
+    first answer is judged; else `escalate_to` only stands by for an answer that is none. `utility` is the worth of
+    the best plan that begins with each tier.
     """
 
     decision_id: str
@@ -147,6 +149,8 @@ class Decision:
     reason: str
     constraints_applied: tuple[str, ...] = ()
     overhead_ms: float = 0.0
+    judged: bool = False
+    utility: Mapping[str, float] = field(default_factory=dict)
 
 
 class _Record(BaseModel):

@@ -20,7 +20,8 @@ from router_ml_training.encoder import fit_encoder
 from router_ml_training.learners import LEARNERS
 from router_ml_training.plans import Judged, fit_cost_update, fit_spread, known_posterior, on_hull
 from router_ml_training.splits import group_folds
-from router_ml_training.tasks import cross_fit_adequacy, fit_tokens
+from router_ml_training.tasks import cross_fit_adequacy
+from router_ml_training.tokens import cross_fit_tokens
 from router_ml_training.verifier import cross_fit_verifier, judge_answers
 
 __all__ = ["Fold", "fit_fold", "plan_tiers"]
@@ -52,10 +53,9 @@ def fit_fold(dataset: Dataset, ladder: Ladder, split: Split) -> Fold:
     fold = group_folds(train.group, _FOLDS, np.random.default_rng(split.seed))
     encoder = fit_encoder(train)
     model, before = cross_fit_adequacy(train, fold, encoder, LEARNERS.load(_LEARNER), seed=split.seed)
-    tokens = fit_tokens(train, encoder)
+    tokens, lengths = cross_fit_tokens(train, encoder, seed=split.seed)
     design = encoder.encode(test)
-    lengths, test_lengths = tokens.predict(encoder.encode(train)), tokens.predict(design)
-    adequacy = model.predict(design)
+    adequacy, test_lengths = model.predict(design), tokens.predict(design)
     planned = plan_tiers(train.quality, train.cost_usd)
     train, test = (_answered(part, planned) for part in (train, test))
     verified = cross_fit_verifier(train, before, lengths, seed=split.seed)

@@ -27,7 +27,8 @@ from router_ml_training.evaluation.offpolicy import ESTIMATORS, Logged, evaluate
 from router_ml_training.learners import LEARNERS
 from router_ml_training.scored import Scored, score_with_models
 from router_ml_training.splits import group_folds
-from router_ml_training.tasks import fit_adequacy, fit_tokens
+from router_ml_training.tasks import fit_adequacy
+from router_ml_training.tokens import fit_tokens
 
 __all__ = ["World", "measured", "run"]
 

@@ -33,7 +33,8 @@ from router_ml_training.frontier import expected_cost
 from router_ml_training.learners import LEARNERS
 from router_ml_training.onboarding import Answers, cross_fit, fit_head, fit_lengths
 from router_ml_training.splits import group_folds
-from router_ml_training.tasks import cross_fit_adequacy, fit_tokens
+from router_ml_training.tasks import cross_fit_adequacy
+from router_ml_training.tokens import fit_tokens
 
 __all__ = ["run"]
 

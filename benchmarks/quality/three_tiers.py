@@ -43,7 +43,7 @@ from router_ml_training.evaluation.curves import price_sweep
 from router_ml_training.evaluation.metrics import METRICS, Figure
 from router_ml_training.evaluation.outcomes import Outcomes
 from router_ml_training.frontier import expected_cost
-from router_ml_training.tasks import fit_tokens
+from router_ml_training.tokens import fit_tokens
 
 __all__ = ["ZERO", "run_g", "run_g2"]
 

@@ -63,7 +63,10 @@ _PRICES = ((0.15, 0.6), (2.5, 10.0))
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """One run: its size, seconds on the clock and of all its threads, GB at its peak, the yardstick, what was kept."""
+    """One run: its size, seconds on the clock and of all its threads, GB at its peak, the yardstick, what was kept.
+
+    `n_fitted` are the rows that models were fitted on: of a long log, a sample.
+    """
 
     n: int
     wall_s: float
@@ -71,6 +74,7 @@ class Cost:
     peak_gb: float
     yardstick_us: float
     learner: str
+    n_fitted: int
 
     @property
     def minutes(self) -> float:
@@ -141,13 +145,15 @@ def trained(log: Path, n: int, home: Path) -> Cost:
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)}: {(home / 'errors.txt').read_text(encoding='utf-8')}")
+    record = json.loads(said.read_text(encoding="utf-8"))
     return Cost(
         n=n,
         wall_s=wall_s,
         cpu_s=usage.ru_utime + usage.ru_stime,
         peak_gb=usage.ru_maxrss * 1024 / 1e9,
         yardstick_us=float(np.median(readings)) * 1e6,
-        learner=json.loads(said.read_text(encoding="utf-8"))["learner"],
+        learner=record["learner"],
+        n_fitted=record["n_train"],
     )
 
 
@@ -165,6 +171,7 @@ def rows_of(cost: Cost) -> list[Row]:
         row("log to bundle, seconds as measured", cost.wall_s),
         row("processor seconds as measured", cost.cpu_s),
         row("one yardstick, us", cost.yardstick_us),
+        row("rows that models are fitted on", cost.n_fitted),
     ]
 
 
@@ -195,8 +202,8 @@ def _features_row() -> Row:
 
 def _environment() -> dict[str, str]:
     # Two cores are the premise of the goal, so no library takes more threads than that; and threads that wait for each
-    # other sleep, or one that is held up by a passing process costs more than it saves.
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"), "2")
+    # other sleep, or one that is held up by a passing process costs many times what it saves. OpenBLAS's cannot sleep.
+    threads = {"OMP_NUM_THREADS": "2", "POLARS_MAX_THREADS": "2", "OPENBLAS_NUM_THREADS": "1"}
     return {**os.environ, **threads, "OMP_WAIT_POLICY": "PASSIVE"}
 
 

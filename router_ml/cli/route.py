@@ -22,6 +22,9 @@ from router_ml.schema import Decision, Request
 
 __all__ = ["add_arguments", "run"]
 
+# A plan is worth more than its first tier alone by more than this, or it is none.
+_SAME = 1e-9
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
@@ -44,15 +47,11 @@ def run(args: argparse.Namespace) -> int:
         rng=np.random.default_rng(args.seed),
         quality=args.quality,
     )
-    # The price is per USD, or per cost of the dearest answer to this very request.
     relative = router.knobs.price_unit == "relative"
-    unit = max(decision.expected_cost_usd.values()) if relative else 1.0
-    utility = {
-        name: p - decision.threshold / (unit or 1.0) * decision.expected_cost_usd[name]
-        for name, p in decision.adequacy.items()
-    }
-    record = {**asdict(decision), "utility": utility} if args.explain else asdict(decision)
-    emit(args, record, _text(decision, utility if args.explain else None, relative=relative))
+    record = asdict(decision)
+    if not args.explain:
+        del record["utility"]
+    emit(args, record, _text(decision, explain=args.explain, relative=relative))
     return 0
 
 
@@ -104,7 +103,7 @@ def _object(body: dict[str, Any], key: str) -> dict[str, Any] | None:
     return value
 
 
-def _text(decision: Decision, utility: dict[str, float] | None, *, relative: bool) -> str:
+def _text(decision: Decision, *, explain: bool, relative: bool) -> str:
     escalation = decision.plan.escalate_to
     lines = [
         f"{decision.tier} ({decision.model}){f', then {escalation} if its answer is poor' if escalation else ''}",
@@ -113,12 +112,28 @@ def _text(decision: Decision, utility: dict[str, float] | None, *, relative: boo
     ]
     if decision.constraints_applied:
         lines.insert(2, f"constraints: {'; '.join(decision.constraints_applied)}")
-    if utility is not None:
+    if explain:
+        utility, cost = decision.utility, decision.expected_cost_usd
         rows = [
-            [name, f"{p:.3f}", f"{decision.expected_cost_usd[name]:.6f}", f"{utility[name]:.3f}", f"{share:.3f}"]
+            [name, f"{p:.3f}", f"{cost[name]:.6f}", f"{utility[name]:.3f}", f"{share:.3f}"]
             for (name, p), share in zip(decision.adequacy.items(), decision.propensity.values(), strict=True)
         ]
         lines += ["", table(["tier", "adequacy", "cost_usd", "utility", "propensity"], rows)]
-        cost = "cost / cost of the dearest tier" if relative else "cost_usd"
-        lines.append(f"utility = adequacy - {decision.threshold:g} x {cost}")
+        lines.append(_utility(decision, relative=relative))
     return "\n".join(lines)
+
+
+def _utility(decision: Decision, *, relative: bool) -> str:
+    # The price is per USD, or per cost of the dearest answer to this very request.
+    unit = (max(decision.expected_cost_usd.values()) if relative else 1.0) or 1.0
+    alone = {
+        name: p - decision.threshold / unit * decision.expected_cost_usd[name] for name, p in decision.adequacy.items()
+    }
+    cost = "cost / cost of the dearest tier" if relative else "cost_usd"
+    single = f"adequacy - {decision.threshold:g} x {cost}"
+    if all(decision.utility[name] <= worth + _SAME for name, worth in alone.items()):
+        return f"utility = {single}"
+    return (
+        f"utility = worth of the best plan that begins with the tier: {single} where it answers alone, else its answer "
+        "is judged, and a dearer tier answers instead, and is paid for too, where that is worth its price"
+    )

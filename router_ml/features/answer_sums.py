@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from math import isfinite
 from typing import NamedTuple
 
 __all__ = ["Sum", "sums_of"]
 
 _TOKEN = re.compile(
-    r"\d{1,15}(?:,\d{3})*(?:\.\d{1,12})?|\.\d{1,12}"
+    r"\d{1,15}(?:,\d{3}){0,6}(?:\.\d{1,12})?|\.\d{1,12}"
     r"|\*\*|[-+*/×·÷^()=≈%−]|\\times|\\cdot|\\div|\\approx|(?<=[\d)] )[xX](?= ?[\d(])"
 )
 _MEANING = {"**": "^", "×": "*", "·": "*", "\\times": "*", "\\cdot": "*", "x": "*", "X": "*"} | {
@@ -136,7 +137,7 @@ def _value(pieces: list[str]) -> float | None:
         value, rest = _expression(pieces, 0, 1)
     except (IndexError, ValueError, OverflowError, ZeroDivisionError):
         return None
-    return value if rest == len(pieces) and isinstance(value, float) and value == value else None
+    return value if rest == len(pieces) and isinstance(value, float) and isfinite(value) else None
 
 
 def _expression(pieces: list[str], at: int, binds: int) -> tuple[float, int]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import NamedTuple
 
 from router_ml.features.scan import TextScan, scan
@@ -21,7 +22,7 @@ _TAIL_CHARS = 2500
 _CONCLUSION_CHARS = 160
 _MAX_NUMBERS = 250
 # One number is as long as this at most; ids and hashes that are longer say nothing as numbers.
-_NUMBER = re.compile(r"\d{1,15}(?:,\d{3})*(?:\.\d{1,12})?|\.\d{1,12}")
+_NUMBER = re.compile(r"\d{1,15}(?:,\d{3}){0,6}(?:\.\d{1,12})?|\.\d{1,12}")
 # Words that announce the final answer, in the languages of the checks; the separator must follow "answer" and its like.
 _ANNOUNCED = re.compile(
     r"(?:\"|'|\*\*|:|：|=|\s+(?:is|would be|will be|should be|ist|lautet|est|es|è|é|são|sono|are)\b|是|为|為|は)+"
@@ -105,6 +106,8 @@ def numbers_of(text: str) -> tuple[Number, ...]:
         try:
             value = float(written)
         except ValueError:  # a digit of a script that float() and the pattern disagree about
+            continue
+        if not isfinite(value):
             continue
         dot = written.find(".")
         found.append(Number(value, 0 if dot < 0 else len(written) - dot - 1, match.start(), match.end()))

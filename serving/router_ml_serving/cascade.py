@@ -61,7 +61,7 @@ async def run(
         plan: Which tiers, in which order.
         attempt: Calls a tier by name. When it is cancelled it adds its own result to `trail`.
         judge: Says what is wrong with an answer of a tier, or None.
-        trail: Every finished attempt is added here, verdict included, whatever happens afterwards.
+        trail: Every finished attempt is added here, whatever happens afterwards, and then its verdict.
         limits: Attempts and time.
         expected_s: How long a tier usually takes; it is not started when the deadline is nearer than that.
 
@@ -78,10 +78,12 @@ async def run(
         patience_s = left_s if best is not None and best.error is None else None
         try:
             async with asyncio.timeout(patience_s):
-                result = judged(await attempt(tier), judge)
+                result = await attempt(tier)
         except TimeoutError:
             break
+        # In the trail before it is judged: what was paid for is on the bill even if the judge fails.
         trail.append(result)
+        result = trail[-1] = judged(result, judge)
         if _accepted(result):
             return result
         if best is None or result.error is None or best.error is not None:

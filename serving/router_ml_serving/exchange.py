@@ -77,8 +77,9 @@ class Exchange:
 
     def finish(self, stream: OpenStream, *, error: UpstreamError | None = None, cancelled: bool = False) -> None:
         """Complete the record of an opened stream, now that it is over."""
-        result = self._from_stream(stream.call, error=error, cancelled=cancelled)
-        self.trail[-1] = result if cancelled else cascade.judged(result, self._judge)
+        result = self.trail[-1] = self._from_stream(stream.call, error=error, cancelled=cancelled)
+        if not cancelled:
+            self.trail[-1] = cascade.judged(result, self._judge)
 
     async def beside(self, name: str, trail: list[AttemptResult]) -> None:
         """Call a tier for the record alone: whole, judged, with its bill, and no part of this exchange's own trail.
@@ -95,7 +96,8 @@ class Exchange:
         except asyncio.CancelledError:
             trail.append(self._from_stream(call, cancelled=True))
             raise
-        trail.append(cascade.judged(result, self._judge))
+        trail.append(result)
+        trail[-1] = cascade.judged(result, self._judge)
 
     def close(self) -> None:
         """Hand the exchange over to be recorded; again, nothing happens."""
@@ -158,7 +160,8 @@ class Exchange:
     async def _complete(self, call: Call, body: bytes) -> AttemptResult:
         reply: Reply = await self.upstream.complete(call.tier, body)
         answer = answer_of(reply.parsed)
-        return AttemptResult(self._record(call, answer, usage_of(reply.parsed)), answer=answer, reply=reply)
+        attempt = self._record(call, answer, usage_of(reply.parsed))
+        return AttemptResult(attempt, answer=_counted(answer, attempt), reply=reply)
 
     async def _hold(self, call: Call, body: bytes) -> AttemptResult:
         async for chunk in self.upstream.stream(call.tier, body):
@@ -186,7 +189,7 @@ class Exchange:
             error = UpstreamError(f"tier '{call.tier.name}': {reason}", kind="reset")
         answer = replace(said.answer, finish_reason=CANCELLED) if cancelled else said.answer
         attempt = self._record(call, answer, said.usage, error)
-        return AttemptResult(attempt, None if error or cancelled else answer, error, raw)
+        return AttemptResult(attempt, None if error or cancelled else _counted(answer, attempt), error, raw)
 
     def _record(self, call: Call, answer: Answer, usage: Usage | None, error: UpstreamError | None = None) -> Attempt:
         billed = error is None or error.kind not in _NOT_BILLED
@@ -226,6 +229,11 @@ def _cause(attempt: Attempt) -> str:
         return f"{attempt.tier} failed ({attempt.error})"
     reasons = [verdict.reason for verdict in attempt.verdicts if verdict.reason]
     return reasons[0] if reasons else f"{attempt.tier} was not adequate"
+
+
+def _counted(answer: Answer, attempt: Attempt) -> Answer:
+    # The verifier learns from the log, where a length that the upstream did not tell is the bill's estimate.
+    return replace(answer, output_tokens=attempt.output_tokens)
 
 
 def _all_text(answer: Answer) -> str:

@@ -117,11 +117,11 @@ class Service:
         async def work() -> None:
             tiers, propensity = exchange.router.beside(chat.request, decision.tier, drawn)
             if not tiers:
+                self.telemetry.background(drawn.mode, "none")
                 return
 
             def record(attempts: list[Attempt]) -> None:
                 self.telemetry.calls(attempts)
-                self.telemetry.background(drawn.mode, "run")
                 self.recorder.record(
                     lambda: beside_of(
                         interaction_of(
@@ -138,6 +138,7 @@ class Service:
                 )
 
             await run_beside(exchange, tiers, record)
+            self.telemetry.background(drawn.mode, "run")
 
         if not self.background.start(work, on_error=lambda: self.telemetry.background(drawn.mode, "failed")):
             self.telemetry.background(drawn.mode, "dropped")

@@ -69,18 +69,32 @@ class BackgroundCalls:
 
 
 async def run_beside(exchange: Exchange, tiers: tuple[str, ...], record: Callable[[list[Attempt]], None]) -> None:
-    """Call tiers for the record alone, all at once.
+    """Call tiers for the record alone, all at once; one that fails unexpectedly does not stop the others.
 
     Args:
         exchange: The request, answered already.
         tiers: Who is asked.
-        record: Called once with the attempts in the order of `tiers`, cancelled ones included.
+        record: Called once with the attempts in the order of `tiers`, cancelled and failed ones included.
+
+    Raises:
+        BaseException: The first unexpected failure, when all calls are over and recorded.
     """
     trails: list[list[AttemptResult]] = [[] for _ in tiers]
+    calls = (exchange.beside(name, trail) for name, trail in zip(tiers, trails, strict=True))
+    failures: list[BaseException] = []
     try:
-        await asyncio.gather(*(exchange.beside(name, trail) for name, trail in zip(tiers, trails, strict=True)))
+        for name, trail, result in zip(
+            tiers, trails, await asyncio.gather(*calls, return_exceptions=True), strict=True
+        ):
+            if result is None:
+                continue
+            failures.append(result)
+            if not trail:
+                trail.append(AttemptResult(Attempt(tier=name, error=type(result).__name__)))
     finally:
         record([result.attempt for trail in trails for result in trail])
+    if failures:
+        raise failures[0]
 
 
 def beside_id(decision_id: str, mode: str) -> str:

@@ -64,7 +64,7 @@ class Telemetry:
             self._escalations.labels(after.tier, outcome(before)).inc()
 
     def background(self, mode: str, result: str) -> None:
-        """Count one draw of background calls: `run`, `dropped` or `failed`."""
+        """Count one draw of background calls: `run`, `dropped`, `failed`, or `none`: nobody was there to be asked."""
         self._background.labels(mode, result).inc()
 
     def calls(self, attempts: list[Attempt]) -> None:

@@ -12,7 +12,7 @@ from router_ml_training.dataset import build_dataset
 
 
 def cost(n, wall_s, peak_gb=1.0, yardstick_us=REFERENCE_US):
-    return Cost(n, wall_s, wall_s, peak_gb, yardstick_us, "linear")
+    return Cost(n, wall_s, wall_s, peak_gb, yardstick_us, "linear", min(n, 120_000))
 
 
 def test_a_log_is_one_of_the_service_with_about_200_tokens_of_new_text_each(tmp_path):
@@ -52,6 +52,11 @@ def test_only_the_million_has_goals():
     late, small = rows_of(cost(1_000_000, 16 * 60.0))[:2]
     assert missed(late) is True
     assert missed(small) is False
+
+
+def test_a_figure_of_a_long_log_says_on_how_many_rows_models_were_fitted():
+    fitted = rows_of(cost(1_000_000, 60.0))[-1]
+    assert (fitted.metric, fitted.value, fitted.n) == ("rows that models are fitted on", 120_000, 1_000_000)
 
 
 def test_growth_is_the_exponent_between_sizes():

@@ -37,6 +37,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "[training]": TrainingSettings,
     "[mlflow]": MlflowSettings,
 }
+# Options of the host, which every command takes.
+EVERYWHERE = {"--help", "--json", "--config"}
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"`([^`]+)`")
 
@@ -94,7 +96,7 @@ def test_every_option_of_a_command_is_documented(name: str, root: Path) -> None:
     parser = argparse.ArgumentParser(add_help=False)
     importlib.import_module(COMMANDS[name].module).add_arguments(parser)
     named = set(re.findall(r"--[a-z][a-z-]*", sections(root / "docs" / "commands.md")[name]))
-    assert named - {"--help", "--json"} == options(parser)
+    assert named - EVERYWHERE == options(parser)
 
 
 def options(parser: argparse.ArgumentParser) -> set[str]:
@@ -105,7 +107,7 @@ def options(parser: argparse.ArgumentParser) -> set[str]:
             found.update(*map(options, action.choices.values()))
         else:
             found.update(option for option in action.option_strings if option.startswith("--"))
-    return found - {"--help", "--json"}
+    return found - EVERYWHERE
 
 
 @pytest.fixture

@@ -15,14 +15,12 @@ TESTED_ELSEWHERE: dict[str, tuple[str, ...]] = {
         "router_ml_training.learners.gbdt",
         "router_ml_training.learners.length",
         "router_ml_training.learners.linear",
-        "router_ml_training.learners.logistic",
         "router_ml_training.learners.protocol",
     ),
     # The parts of a made-up request and of its answers: seen in the workload, and nowhere else.
     "tests/training/test_simulate_workload.py": (
         "router_ml_training.simulate.bodies",
         "router_ml_training.simulate.company",
-        "router_ml_training.simulate.latent",
         "router_ml_training.simulate.timetable",
         "router_ml_training.simulate.truth",
         "router_ml_training.simulate.voice",

@@ -20,6 +20,7 @@ from router_ml.features.answer import (
     featurize_answer,
     with_expected_tokens,
 )
+from router_ml.features.answer_view import numbers_of
 from router_ml.features.view import view_of
 from router_ml.schema import Answer, Attempt, LogProbs, Request
 
@@ -217,3 +218,24 @@ def test_metadata_stands_apart_from_words_and_doubles_them() -> None:
     plain, tagged = (featurize_answer(ask("a", use_case=use), Answer("b c", None)) for use in (None, "chat"))
     assert len(tagged.ids) == len(plain.ids) + 3, "the use case, and both words once more for it"
     assert (tagged.ids >= N_ANSWER_TEXT_BUCKETS).sum() == (plain.ids >= N_ANSWER_TEXT_BUCKETS).sum() + 1
+
+
+numerals = st.builds(
+    lambda start, groups, end: start + ",000" * groups + end,
+    st.sampled_from(["1", "999999999999999", "The answer is 7", "#### 1", "2 + 2 = 1", "-1", ".5", "3 * 4 = 12, "]),
+    st.integers(0, 400),
+    st.sampled_from(["", ".25", " = 4", " * 1,000 = 1", "%", "^9"]),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(numerals, numerals)
+def test_a_number_of_any_length_is_read_as_finite_numbers(asked: str, said: str) -> None:
+    dense = featurize_answer(ask(asked), Answer(said, "stop")).dense
+    assert not np.isinf(dense).any()
+
+
+@pytest.mark.parametrize("text", ["1" + ",000" * 103, "The answer is 1" + ",000" * 150, "2 + 2 = 1" + ",000" * 150])
+def test_a_number_beyond_all_floats_breaks_nothing(text: str) -> None:
+    assert not np.isinf(featurize_answer(ask(text), Answer(text, "stop")).dense).any()
+    assert all(np.isfinite(number.value) for number in numbers_of(text))

@@ -167,6 +167,8 @@ def test_a_verifier_makes_it_worth_trying_the_cheap_tier_first() -> None:
     planned = choose([0.6, 0.9], shadow_price=300.0, spread=spread_of(2, 0.4))
     assert (alone.index, planned.index, planned.escalate_to) == (1, 0, 1)
     assert planned.reason.startswith("t0 is tried first and its answer judged")
+    assert planned.judged
+    assert planned.utility[0] > planned.adequacy[0] - 300.0 * planned.expected_cost_usd[0]
 
 
 def test_with_one_attempt_or_out_of_distribution_nothing_is_judged() -> None:
@@ -175,6 +177,7 @@ def test_with_one_attempt_or_out_of_distribution_nothing_is_judged() -> None:
         without = choose([0.6, 0.9], shadow_price=300.0, **changes)
         assert (with_spread.index, with_spread.escalate_to) == (without.index, without.escalate_to)
         assert with_spread.reason == without.reason
+        assert not with_spread.judged
 
 
 @pytest.mark.parametrize(("budget", "first"), [(3000.0, 0), (2900.0, 1)])

@@ -14,6 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from router_ml.bundle import VERIFIER, Bundle, load_bundle, write_bundle
+from router_ml.cli import main
 from router_ml.config import ExplorationSettings, PolicySettings
 from router_ml.errors import BundleCorrupt, BundleMismatch
 from router_ml.features.answer import ANSWER_NAMES, ANSWER_SCHEMA_HASH
@@ -116,6 +117,20 @@ def test_a_verifier_is_written_with_its_checksum_and_loaded(write: Callable[...,
     assert bundle.verifier.n_tiers == 3
 
 
+def test_plans_without_a_verifier_are_refused_when_written_and_when_loaded(
+    write: Callable[..., Path], tmp_path: Path
+) -> None:
+    with pytest.raises(BundleMismatch, match=r"plans judge answers, but there is no verifier\.onnx"):
+        write(None, **judging_policy())
+    assert not (tmp_path / "models" / "v1").exists()
+    path = write(build_verifier(), **judging_policy())
+    manifest = json.loads((path / "manifest.json").read_text())
+    del manifest["files"][VERIFIER]
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleMismatch, match="copy the whole bundle again"):
+        load_bundle(path)
+
+
 def test_a_damaged_or_missing_verifier_is_refused(write: Callable[..., Path], tmp_path: Path) -> None:
     path = write(build_verifier())
     damaged, missing = tmp_path / "damaged", tmp_path / "missing"
@@ -195,3 +210,21 @@ def test_a_policy_that_was_tuned_without_judging_only_gets_scores(write: Callabl
     assert verdict.adequate is None
     assert verdict.score is not None
     assert verdict.score < 0.8
+
+
+def test_route_explains_utilities_as_worth_of_plans_where_answers_are_judged(
+    write: Callable[..., Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write(build_verifier(), **judging_policy())
+    arguments = ["route", "hi", "--explain", "--bundle", str(path)]
+    assert main([*arguments, "--json"]) == 0
+    decision = json.loads(capsys.readouterr().out)
+    assert decision["judged"]
+    cost, price = decision["expected_cost_usd"], decision["threshold"]
+    alone = {name: p - price * cost[name] for name, p in decision["adequacy"].items()}
+    assert decision["utility"]["small"] > alone["small"] + 0.01
+    assert decision["utility"]["large"] == pytest.approx(alone["large"])
+    assert decision["tier"] == max(decision["utility"], key=decision["utility"].get)
+    assert main(arguments) == 0
+    assert "utility = worth of the best plan that begins with the tier" in capsys.readouterr().out

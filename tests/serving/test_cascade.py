@@ -117,3 +117,16 @@ def test_a_verdict_of_adequate_is_accepted():
     result = asyncio.run(run(PLAN, attempt, approve, trail, limits))
     assert result.attempt.tier == "small"
     assert len(trail) == 1
+
+
+def test_an_attempt_is_on_the_bill_even_if_the_judge_fails():
+    async def attempt(tier):
+        return AttemptResult(Attempt(tier=tier, cost_usd=0.5), answer=GOOD)
+
+    def fails(*_):
+        raise ZeroDivisionError
+
+    trail = []
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(run(PLAN, attempt, fails, trail, Limits(2, None, lambda: 0.0)))
+    assert [one.attempt.cost_usd for one in trail] == [0.5]

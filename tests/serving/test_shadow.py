@@ -187,3 +187,35 @@ def test_the_record_names_its_decision_and_has_none_of_its_feedback():
     assert (found.id, found.mode, found.explored) == ("d1-shadow", "shadow", False)
     assert found.tags == {"kept": 1, BESIDE: "d1", SHARE: 0.098}
     assert Interaction.model_validate_json(found.to_json()) == found
+
+
+def test_a_draw_with_nobody_to_ask_is_counted_as_such(start_service):
+    service = start_service(exploration={"shadow": 1.0})
+    service.ask("Hello")
+    wait_for(lambda: service.metric('router_ml_background_total{mode="shadow",result="none"}') == 1)
+    assert service.metric('router_ml_background_total{mode="shadow",result="run"}') == 0
+    service.ask("Hello", model="router-1")
+    wait_for(lambda: service.metric('router_ml_background_total{mode="shadow",result="run"}') == 1)
+
+
+class Breaking:
+    """One call fails in a way that nobody foresaw, before or after it was answered; the other takes a moment."""
+
+    def __init__(self, *, answered):
+        self.answered = answered
+
+    async def beside(self, name, trail):
+        if name == "large":
+            await asyncio.sleep(0.01)
+        if name == "large" or self.answered:
+            trail.append(AttemptResult(Attempt(tier=name, cost_usd=0.2)))
+        if name == "small":
+            raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(("answered", "error"), [(False, "ZeroDivisionError"), (True, None)])
+def test_one_call_that_breaks_leaves_the_others_alone_and_both_are_recorded(answered, error):
+    recorded = []
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(run_beside(Breaking(answered=answered), TIERS, recorded.append))
+    assert [(one.tier, one.error) for one in recorded[0]] == [("small", error), ("large", None)]

@@ -12,9 +12,11 @@ import pytest
 
 from router_ml.ladder import Ladder, Tier
 from router_ml.schema import Decision, Plan
+from router_ml_serving.api.chat import may_pass_through
 from router_ml_serving.cascade import Limits
 from router_ml_serving.exchange import Exchange
 from router_ml_serving.streaming import StreamedReply
+from router_ml_serving.upstream import Reply
 from router_ml_serving.wire import read_chat
 
 
@@ -238,3 +240,53 @@ def test_a_client_that_is_gone_before_the_headers_leaves_a_closed_call_with_its_
 
 async def refuse(message):
     raise ConnectionResetError
+
+
+class Counting:
+    """A router that notes the answers it is asked about."""
+
+    def __init__(self):
+        self.seen = []
+
+    def judge(self, request, answer, **_):
+        self.seen.append(answer)
+
+
+@pytest.mark.parametrize("way", ["whole", "held", "beside"])
+def test_without_a_count_the_judge_sees_the_length_that_is_logged(way):
+    tier = Tier(name="small", model="mini", input_usd_per_mtok=1.0, output_usd_per_mtok=1.0)
+    dear = tier.model_copy(update={"name": "large", "output_usd_per_mtok": 2.0})
+    chat = read_chat({"messages": [{"role": "user", "content": "Hello"}]})
+    decision = Decision("d", "small", "mini", Plan("small"), "v", {}, {}, {"small": 1.0}, 1.0, 0.0, False, "asked for")
+    body = {"choices": [{"index": 0, "message": {"content": "x" * 41}, "finish_reason": "stop"}]}
+    chunk = {"choices": [{"index": 0, "delta": {"content": "x" * 41}, "finish_reason": "stop"}]}
+
+    class Upstream:
+        async def complete(self, tier, sent):
+            return Reply(200, {}, json.dumps(body).encode(), body)
+
+        async def stream(self, tier, sent):
+            yield f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n".encode()
+
+    router, trail = Counting(), []
+    limits = Limits(1, None, time.perf_counter)
+    exchange = Exchange(chat, decision, router, Ladder.of([tier, dear]), Upstream(), limits, 0.0, lambda _: None)
+    asyncio.run(exchange.beside("small", trail) if way == "beside" else getattr(exchange, way)())
+    (logged,) = [one.attempt for one in trail or exchange.trail]
+    assert [one.output_tokens for one in router.seen] == [logged.output_tokens] == [11]
+
+
+@pytest.mark.parametrize(
+    ("then", "judged", "adequacy", "through"),
+    [
+        (None, False, 0.1, True),
+        ("large", False, 0.95, True),
+        ("large", False, 0.8, False),
+        ("large", True, 0.95, False),
+    ],
+)
+def test_a_stream_whose_plan_judges_it_is_held_however_likely_it_is_to_be_good(then, judged, adequacy, through):
+    sure = {"small": adequacy, "large": 0.99}
+    plan = Plan("small", then)
+    decision = Decision("d", "small", "mini", plan, "v", sure, {}, {}, 1.0, 0.0, False, "because", judged=judged)
+    assert may_pass_through(decision, 0.9) is through

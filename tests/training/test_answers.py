@@ -63,6 +63,29 @@ def test_a_long_log_keeps_a_bounded_sample_of_equal_shares(
     assert np.array_equal(collect(log, 100).row, some.row)
 
 
+def test_which_rows_were_not_looked_at_is_known_and_follows_the_rows(
+    world: Any, answered: Callable[..., list[Interaction]]
+) -> None:
+    log = answered(world.log(400), np.random.default_rng(0))
+    some = collect(log, 100)
+    assert sorted([*some.unread.tolist(), *some.row.tolist()]) == list(range(400))
+    assert len(collect(log, 1000).unread) == 0
+    index = np.concatenate([some.unread[:2], some.row[:1], some.unread[:1]])
+    part = some.of_rows(index, 400)
+    assert part.unread.tolist() == [0, 1, 3]
+    assert part.row.tolist() == [2]
+    assert joined_answers(part, part.shifted(4)).unread.tolist() == [0, 1, 3, 4, 5, 7]
+    assert part.take(np.array([False])).unread.tolist() == [0, 1, 3]
+
+
+def test_answers_that_a_check_refuses_are_known(world: Any, answered: Callable[..., list[Interaction]]) -> None:
+    log = answered(world.log(6), np.random.default_rng(0))
+    small, *others = log[2].attempts
+    log[2] = log[2].model_copy(update={"attempts": (small.model_copy(update={"response": "I don't know."}), *others)})
+    refused = collect(log, 100).refused((6, 2))
+    assert np.argwhere(refused).tolist() == [[2, 0]]
+
+
 def test_logged_features_stand_in_for_the_text(world: Any, answered: Callable[..., list[Interaction]]) -> None:
     log = answered(world.log(10), np.random.default_rng(0))
     textless = [item.model_copy(update={"attempts": tuple(map(_stored_for(item), item.attempts))}) for item in log]

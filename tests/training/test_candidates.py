@@ -122,3 +122,35 @@ def test_few_pairs_leave_the_log_loss_alone(world: Any) -> None:
     data = world.dataset(150)
     near = data.quality.mean(axis=0) * np.ones((150, 1))
     assert choose({"constant": near, "length": near + 0.001}, data, ("constant", "length")).keep_constant
+
+
+def skewed(world: Any, n: int, seed: int, epsilon: float = 0.05) -> Dataset:
+    """One outcome per request: hard ones go to the large tier but for half of epsilon, the others to the small one."""
+    hard = (world.draw(n, np.random.default_rng(seed)).difficulty >= 3).astype(np.int64)
+    data: Dataset = world.dataset(n, seed)
+    everyone = np.arange(n)
+    propensity = np.full((n, 2), epsilon / 2)
+    propensity[everyone, hard] = 1.0 - epsilon / 2
+    action = np.where(np.random.default_rng(seed + 1).random(n) < epsilon / 2, 1 - hard, hard)
+    quality = np.full((n, 2), np.nan)
+    quality[everyone, action] = data.quality[everyone, action]
+    return replace(data, quality=quality, action=action, propensity=propensity)
+
+
+def test_on_a_log_of_one_outcome_each_the_shared_heads_are_kept(world: Any) -> None:
+    log = skewed(world, 2400, 4)
+    found = compete(log.rows(np.arange(1800)), log.rows(np.arange(1800, 2400)), (*CHEAP, "gbdt"), seed=0)
+    assert found.choice.name == "linear"
+    assert [one.form for one in found.winner.models] == ["shared", "shared"]
+
+
+def test_what_was_drawn_against_the_odds_counts_for_more(world: Any) -> None:
+    log = skewed(world, 2000, 5)
+    rare = log.propensity[np.arange(len(log)), log.action] < 0.5
+    right = np.where(log.quality > 0.5, 0.8, 0.2)
+    # Better where the tiers usually answer, ignorant elsewhere.
+    usual = np.where(rare[:, None], 0.5, np.where(log.quality > 0.5, 0.83, 0.17))
+    candidates_of = {"length": right, "linear": usual}
+    assert choose(candidates_of, log, ("length", "linear")).best == "length"
+    blind = replace(log, propensity=np.full_like(log.propensity, np.nan))
+    assert choose(candidates_of, blind, ("length", "linear")).best == "linear"

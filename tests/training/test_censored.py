@@ -105,6 +105,35 @@ def test_a_hint_makes_evidence_uncertain(plain: Dataset) -> None:
     assert found.ok[0, 0] == pytest.approx(0.2 / (0.2 + 0.075), rel=1e-4)
 
 
+def test_rounds_do_not_inflate_graded_outcomes_of_a_cascade_that_explores_upwards(plain: Dataset) -> None:
+    rng = np.random.default_rng(0)
+    n, right = 400, rng.random(400) < 0.6
+    up, failed = np.arange(n) % 10 == 0, ~right
+    quality, escalated = np.full((n, 2), X), np.zeros((n, 2), bool)
+    quality[~up, 0] = right[~up]
+    quality[~up & failed, 1], escalated[~up & failed, 1] = 0.7, True
+    quality[up, 1] = np.where(right[up], 0.9, 0.7)
+    many = plain.rows(np.zeros(n, np.int64))
+    data = replace(
+        many,
+        quality=quality,
+        escalated=escalated,
+        soft=np.full((n, 2), X),
+        action=up.astype(np.int64),
+        propensity=np.tile([0.9, 0.1], (n, 1)),
+        output_tokens=quality,
+        cost_usd=quality,
+    )
+    forms = CHAIN
+    assert not exact(data, forms)
+    lessons = first_lessons(data, forms)
+    for _ in range(4):
+        rise = [float(one.target @ one.weight / one.weight.sum()) for one in lessons]
+        lessons = informed_lessons(data, forms, smoothed(data, np.tile(rise, (n, 1)), np.full((n, 2), 0.05)))
+    # Those that skipped the cheap tier are told from their grade: some of the 0.9 count as failures of it.
+    assert 0.7 <= rise[1] <= 0.73
+
+
 def test_a_refusal_that_was_thinned_away_still_explains_the_escalation(plain: Dataset) -> None:
     tokens = np.array([[9.0, 9.0], [9.0, X]])
     data = told(plain, [[X, 1], [1, X]], [[0, 1], [0, 0]], output_tokens=tokens)

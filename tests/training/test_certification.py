@@ -12,9 +12,9 @@ import pytest
 
 from router_ml.bundle import PolicySpec
 from router_ml.errors import UsageError
-from router_ml.manifest import FrontierPoint
+from router_ml.manifest import FrontierPoint, PlanSpec
 from router_ml_training.certification import Terms, certify_policy, uncertified
-from router_ml_training.dataset import Dataset
+from router_ml_training.dataset import Dataset, joined
 from router_ml_training.evaluation.certificate_record import Certification
 from router_ml_training.scored import Scored
 
@@ -101,6 +101,53 @@ def test_where_nothing_can_be_proven_it_says_why_and_nothing_fails(
     assert found.verdict.startswith("No certificate")
     assert found.to_dict()["beyond_constant"] is False
     assert found.figures()["certified_saving"].value is None
+
+
+def judging(world: Any, n: int, seen: float) -> Scored:
+    """Rows with a verifier that knows the truth, on answers that only a share of the rows has."""
+    scored = knowing(world, world.dataset(n))
+    posterior = np.repeat(scored.adequacy[:, None], 2, axis=1)
+    posterior[:, 0] = scored.dataset.quality * 0.9 + 0.05
+    posterior[np.random.default_rng(1).random(n) >= seen, 0] = np.nan
+    return replace(scored, posterior=posterior)
+
+
+def test_audits_beside_answers_that_are_not_in_the_log_are_no_part_of_it(world: Any) -> None:
+    scored = knowing(world, world.dataset(3000))
+    data = chains(scored.dataset, 0.06)
+    audits = np.flatnonzero(data.action < 0)
+    beside = data.beside.copy()
+    beside[audits[:50]] = 12345
+    found = walk(replace(scored, dataset=replace(data, beside=beside)), policy_of(world, 0.0, 1000.0))
+    assert found.certificate is not None
+    assert found.certificate.evidence == "chains and audits"
+    assert (found.n_known, found.certificate.n_rows) == (len(audits) - 50, 2950)
+    assert found.beside is not None
+
+
+@pytest.mark.parametrize(("seen", "left"), [(1.0, 0), (0.7, 1), (0.0, 1)])
+def test_a_point_that_judges_is_not_certified_where_its_answers_are_unknown(world: Any, seen: float, left: int) -> None:
+    plain = policy_of(world, 0.0, 1000.0)
+    judged = FrontierPoint(quality=0.9, shadow_price=1000.0, saving=0.0, judged=True, alone_price=500.0)
+    policy = plain.model_copy(
+        update={"frontier": (*plain.frontier, judged), "plans": PlanSpec(spread=((0.0, 0.3), (0.0, 0.0)))}
+    )
+    scored = judging(world, 800, seen)
+    # Rows that are not under test do not decide: 3,000 whose answers are all known are no help.
+    more = judging(world, 3000, 1.0)
+    unknown = replace(more.dataset, quality=np.where([True, False], more.dataset.quality, np.nan))
+    both = Scored(
+        joined(scored.dataset, unknown),
+        *(
+            np.concatenate((getattr(scored, name), getattr(more, name)))
+            for name in ("adequacy", "cost_usd", "posterior")
+        ),
+    )
+    found = walk(both, policy)
+    assert found.certificate is not None
+    assert [step.quality for step in found.certificate.steps][1:] == [1.0, 0.98, 0.9][: 3 - left]
+    assert len(found.notes) == left
+    assert all(note.startswith("1 of 3 points of the frontier were left out: they judge") for note in found.notes)
 
 
 def test_a_log_of_which_nothing_was_set_aside_has_no_certificate(world: Any) -> None:

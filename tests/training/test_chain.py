@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from router_ml_training.chain import smooth
 
 
-def by_listing(rise: np.ndarray, slip: np.ndarray, likelihood: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """P(ok), P(ok given that the tier before failed) and the likelihood of one row, from all 2^K outcomes."""
+def by_listing(rise: np.ndarray, slip: np.ndarray, likelihood: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """P(ok) and P(ok given that the tier before failed) of one row, from all 2^K outcomes."""
     k = len(rise)
     total, ok = 0.0, np.zeros(k)
     failed, failed_ok = np.zeros(k), np.zeros(k)
@@ -28,7 +28,7 @@ def by_listing(rise: np.ndarray, slip: np.ndarray, likelihood: np.ndarray) -> tu
             if t == 0 or case[t - 1] == 0:
                 failed[t] += p
                 failed_ok[t] += p * state
-    return ok / total, failed_ok / failed, total
+    return ok / total, failed_ok / failed
 
 
 inside = st.floats(0.02, 0.98)
@@ -39,10 +39,9 @@ inside = st.floats(0.02, 0.98)
 def test_posteriors_are_those_of_listing_every_case(cells: list[tuple[float, float, float]]) -> None:
     rise, slip, likelihood = np.array(cells).T
     found = smooth(rise[None], slip[None], likelihood[None])
-    ok, if_failed, total = by_listing(rise, slip, likelihood)
+    ok, if_failed = by_listing(rise, slip, likelihood)
     np.testing.assert_allclose(found.ok[0], ok, rtol=1e-9)
     np.testing.assert_allclose(found.if_failed[0], if_failed, rtol=1e-9)
-    assert found.log_likelihood[0] == pytest.approx(np.log(total), rel=1e-9, abs=1e-12)
 
 
 def test_silence_leaves_the_prior() -> None:
@@ -62,15 +61,17 @@ def test_graded_outcomes_stay_what_they_are() -> None:
     found = smooth(np.array([[0.2, 0.5]]), np.array([[0.8, 0.1]]), np.array([[0.8, 0.5]]), known)
     assert found.ok[0, 0] == 0.8
     assert found.ok[0, 1] == pytest.approx(0.2 * 0.5 + 0.8 * 0.9)
+    # What a dearer tier did after a failure is its grade, not the grade times what was believed of it before.
+    after = smooth(np.array([[0.6, 0.9]]), np.array([[0.0, 0.05]]), np.array([[0.0, 0.7]]), np.array([[0.0, 0.7]]))
+    assert after.if_failed.tolist() == after.if_ok.tolist() == [[0.0, 0.7]]
 
 
 def test_evidence_that_the_model_calls_impossible_is_survived() -> None:
     found = smooth(np.array([[1.0, 0.0]]), np.array([[0.0, 0.0]]), np.array([[0.0, 1.0]]))
     np.testing.assert_allclose(found.ok, [[0.0, 1.0]], atol=1e-9)
-    assert np.isfinite(found.log_likelihood).all()
 
 
-def test_em_never_lowers_the_likelihood_and_finds_the_rates() -> None:
+def test_em_finds_the_rates() -> None:
     rng = np.random.default_rng(0)
     n, rates, slips = 4000, np.array([0.6, 0.5, 0.4]), np.array([0.0, 0.1, 0.1])
     state = np.zeros((n, 3))
@@ -81,11 +82,9 @@ def test_em_never_lowers_the_likelihood_and_finds_the_rates() -> None:
     likelihood = np.where(rng.random((n, 3)) < [0.0, 0.5, 0.0], 0.5, state)
     said = np.where(rng.random(n) < 0.8, state[:, 2], 1 - state[:, 2])
     likelihood[:, 2] = np.where(said == 1, 0.8, 0.2)
-    rise, history = np.array([0.5, 0.5, 0.5]), []
+    rise = np.array([0.5, 0.5, 0.5])
     for _ in range(60):
         found = smooth(np.tile(rise, (n, 1)), np.tile(slips, (n, 1)), likelihood)
-        history.append(found.log_likelihood.sum())
         failed = np.column_stack([np.ones(n), 1 - found.ok[:, :-1]])
         rise = (failed * found.if_failed).sum(axis=0) / failed.sum(axis=0)
-    assert (np.diff(history) >= -1e-8).all()
     np.testing.assert_allclose(rise, rates, atol=0.05)

@@ -77,7 +77,7 @@ def test_a_bundle_is_certified_on_later_requests_and_not_on_its_own(
     assert text.startswith(found["verdict"])
     assert "1500 of 1500 requests" in text
 
-    code, found, _ = run("certify", later, "--loss", "0.001", "--confidence", "0.5", "--json")
+    code, found, _ = run("certify", later, "--loss", "0.002", "--confidence", "0.8", "--json")
     assert code == 1
     assert found["verdict"].startswith("Keep the constant model (always large)")
 

@@ -103,7 +103,8 @@ def test_train_evaluate_and_report_on_a_log(world: Any, home: Path, run: Callabl
 def test_train_can_promote_and_says_how_otherwise(world: Any, home: Path, run: Callable[..., Any]) -> None:
     log = write(home / "log.jsonl", world.log(300))
     _, text, _ = run("train", log, "--no-mlflow")
-    assert "is on the shelf; `router-ml promote router-" in text
+    assert "is on the shelf, unproven; `router-ml promote router-" in text
+    assert text.startswith("No certificate, so nothing is proven about this policy")
     _, text, _ = run("train", log, "--no-mlflow", "--promote")
     assert text.rstrip().endswith("is in service")
     assert str(Shelf(home / "models").champion()).endswith(".2")

@@ -18,6 +18,7 @@ from router_ml.ladder import Tier
 from router_ml.router import Router
 from router_ml.schema import Attempt, Interaction, Request, Verdict
 from router_ml.shelf import Shelf
+from router_ml_training.gate import GateReport
 
 TIER = """
 [[tiers]]
@@ -228,6 +229,57 @@ def test_prices_that_all_double_halve_the_shadow_prices_and_keep_every_decision(
         assert after.saving == before.saving
 
 
+@pytest.fixture(scope="module")
+def judged(world: Any, answered: Callable[..., list[Interaction]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A shelf whose champion judges answers, and plans with that."""
+    folder: Path = tmp_path_factory.mktemp("judged")
+    configure(folder, small=0.15, large=2.5)
+    log = write(folder / "log.jsonl", answered(world.log(600), np.random.default_rng(1)))
+    assert main(["train", log, "--no-mlflow", "--promote", "--config", str(folder / "router.toml")]) == 0
+    return folder
+
+
+def test_a_verifier_and_its_plans_are_kept_or_dropped_together(
+    world: Any, answered: Callable[..., list[Interaction]], judged: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(judged)
+    monkeypatch.setattr("router_ml.shelf.default_bundle_path", lambda: judged / "no default")
+    old = champion(judged)
+    assert old.verifier is not None
+    assert any(point.judged for point in old.policy.frontier)
+    later = write(judged / "later.jsonl", answered(world.log(400, 11), np.random.default_rng(2)))
+
+    def made(*arguments: str) -> Any:
+        code, found, err = run("tiers", *arguments, "--json")
+        assert (code, err) == (0, "")
+        return load_bundle(judged / "models" / found["version"]), found["notes"]
+
+    configure(judged, small=0.3, large=5.0)
+    doubled, notes = made("reprice")
+    assert notes == []
+    assert (doubled.path / "verifier.onnx").read_bytes() == (old.path / "verifier.onnx").read_bytes()
+    assert doubled.policy.plans == old.policy.plans
+    assert [one.judged for one in doubled.policy.frontier] == [one.judged for one in old.policy.frontier]
+
+    configure(judged, small=0.15, large=2.0)
+    solved, notes = made("reprice", "--log", later)
+    assert notes == []
+    assert solved.verifier is not None
+    assert any(point.judged for point in solved.policy.frontier)
+
+    configure(judged, small=2.5, large=0.15)
+    turned, notes = made("reprice", "--log", later)
+    assert (turned.verifier, turned.policy.plans) == (None, None)
+    assert len(notes) == 2
+
+    configure(judged, small=0.15, large=2.5)
+    turbo = write(judged / "turbo.jsonl", with_turbo(world, 120, 7))
+    prices = ("--model", "midi", "--input-price", "0.5", "--output-price", "2")
+    longer, notes = made("add", "turbo", "--outcomes", turbo, *prices)
+    assert (longer.verifier, longer.policy.plans) == (None, None)
+    assert sum("left out" in note for note in notes) == 2
+
+
 def test_one_price_alone_needs_outcomes_and_may_turn_the_order_around(world: Any, home: Path, run: Run) -> None:
     old = champion(home)
     configure(home, small=0.15, large=0.1)
@@ -249,6 +301,39 @@ def test_one_price_alone_needs_outcomes_and_may_turn_the_order_around(world: Any
     router = Router.load(load_config(home / "router.toml", {}))
     request = Request(messages=({"role": "user", "content": "prove alpha beta"},))
     assert router.route(request, decision_id="d", rng=np.random.default_rng(0)).tier == "large"
+
+
+def test_a_solved_policy_is_promoted_only_if_the_gate_passes(
+    world: Any, home: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = champion(home)
+    log = write(home / "later.jsonl", world.log(300, 11))
+    configure(home, small=0.15, large=2.0)
+    asked = []
+
+    def refuse(challenger: Any, policy: Any, bundle: Any, ladder: Any, *, quality: float) -> GateReport:
+        asked.append((len(challenger.dataset), bundle.version, ladder.tier("large").input_usd_per_mtok, quality))
+        return GateReport(False, "worse", bundle.version, 300)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("router_ml_training.commands.tiers.compare", refuse)
+        code, made, _ = run("tiers", "reprice", "--log", log, "--promote", "--json")
+    assert asked == [(300, old.version, 2.0, 0.97)]
+    assert (code, made["promoted"], made["gate"]["reason"]) == (1, False, "worse")
+    assert champion(home).version == old.version
+    code, made, _ = run("tiers", "reprice", "--log", log, "--promote", "--json")
+    assert (code, made["promoted"], made["gate"]["passed"]) == (0, True, True)
+    assert champion(home).version == made["version"]
+
+
+def test_the_configuration_may_be_named_behind_the_kind(home: Path, run: Run) -> None:
+    (home / "router.toml").rename(home / "other.toml")
+    for arguments in (("tiers", "list", "--config", "other.toml"), ("tiers", "--config", "other.toml", "reprice")):
+        code, text, err = run(*arguments)
+        assert (code, err) == (0, "")
+        assert text
+    code, text, _ = run("tiers", "reprice", "--config", "other.toml")
+    assert (code, "the prices of other.toml are those of" in text) == (0, True)
 
 
 def test_repricing_other_tiers_is_refused(home: Path, run: Run) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from router_ml.errors import DataError
 from router_ml.features import DENSE_NAMES, N_BUCKETS, featurize, featurize_many, stack, to_stored
@@ -87,6 +89,15 @@ def test_prompts_without_words_are_groups_of_their_own() -> None:
     picture = [{"type": "image_url", "image_url": {"url": "u"}}]
     items = [item(0, picture), item(1, picture, good="large"), item(2, ""), item(3, None), item(4, request={})]
     assert len(set(build_dataset(items, TIERS).group.tolist())) == 5
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.text(st.characters(max_codepoint=127), max_size=60))
+def test_plain_english_is_in_the_group_that_any_text_with_the_same_words_is_in(text: str) -> None:
+    # The first character takes the longer way, and is itself no part of a word.
+    items = [item(0, text), item(1, f"\N{EM DASH}{text}", good="large")]
+    group = build_dataset(items, TIERS).group
+    assert (group[0] == group[1]) == any(char.isalnum() or char == "_" for char in text)
 
 
 def test_the_last_user_turn_is_what_makes_prompts_equal() -> None:
@@ -202,3 +213,14 @@ def test_a_dataset_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         data.tiers = ("a",)  # type: ignore[misc]
     assert replace(data, simulated=True).simulated
+
+
+def test_an_audit_in_the_background_names_the_answer_it_ran_beside_and_its_chance(world: Any) -> None:
+    live, audit = world.log(2)
+    tags = {"beside": live.id, "share": 0.02}
+    shadow = audit.model_copy(update={"id": "s", "mode": "shadow", "tags": tags})
+    data = build_dataset([live, audit.model_copy(update={"tags": tags}), shadow], TIERS)
+    assert data.beside.tolist() == [0, int(data.key[0]), 0]
+    assert np.isnan(data.share).tolist() == [True, False, True]
+    assert data.share[1] == 0.02
+    assert data.settled.all()

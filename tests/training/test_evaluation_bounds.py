@@ -6,14 +6,12 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from router_ml.errors import UsageError
+from router_ml.errors import DataError, UsageError
 from router_ml_training.evaluation.bounds import (
     TESTS,
     betting_e_value,
     check_shares,
     clopper_pearson_p,
-    clopper_pearson_upper,
-    harms_allowed,
     least_share_kept,
     units_needed,
 )
@@ -28,24 +26,26 @@ def evidence(values: np.ndarray) -> float:
 @pytest.mark.parametrize(
     ("n", "harms"), [(98, None), (99, 0), (100, 0), (200, 1), (300, 3), (500, 8), (1000, 20), (2000, 47), (5000, 129)]
 )
-def test_the_harms_that_are_allowed_are_those_of_the_exact_interval(n: int, harms: int | None) -> None:
-    assert harms_allowed(n, LOSS, SURE) == harms
+def test_the_harms_that_prove_little_harm_are_those_of_the_exact_interval(n: int, harms: int | None) -> None:
     most = -1 if harms is None else harms
-    assert most < 0 or clopper_pearson_upper(most, n, SURE) <= LOSS
-    assert clopper_pearson_upper(most + 1, n, SURE) > LOSS
+    assert most < 0 or clopper_pearson_p(most, n, LOSS) <= 1 - SURE
     assert clopper_pearson_p(most + 1, n, LOSS) > 1 - SURE
 
 
 def test_no_harm_at_all_has_a_closed_form() -> None:
-    assert clopper_pearson_upper(0, 50, SURE) == pytest.approx(1 - 0.05 ** (1 / 50))
     assert clopper_pearson_p(0, 50, 0.03) == pytest.approx(0.97**50)
-    assert clopper_pearson_upper(50, 50, SURE) == 1.0
 
 
 def test_the_first_bet_is_known_and_a_loser_is_left_with_his_stake() -> None:
     # The largest bet, as one unit can tell nothing: 0.9 / 0.97 on a shortfall of -0.5.
     assert evidence(np.array([-0.5])) == pytest.approx(1 + 0.9 / 0.97 * 0.5)
     assert evidence(np.array([])) == evidence(np.array([0.97])) == 1.0
+
+
+def test_a_shortfall_beyond_its_bound_is_refused_not_bet_on() -> None:
+    for worst in (1.5, np.nan):
+        with pytest.raises(DataError, match=r"unit 1: a shortfall of .* exceeds the 0\.97"):
+            evidence(np.array([0.0, worst, 0.0]))
 
 
 def test_the_units_needed_are_the_fewest_that_can_succeed() -> None:
@@ -86,8 +86,6 @@ def test_more_units_find_more() -> None:
     ]
     assert found == sorted(found)
     assert found[-1] >= 90
-    allowed = [harms_allowed(n, LOSS, SURE) or 0 for n in range(100, 1000, 50)]
-    assert allowed == sorted(allowed)
 
 
 def test_what_must_stay_is_what_an_all_knowing_router_keeps() -> None:

@@ -38,7 +38,10 @@ def shares(n: int, *share: float) -> Columns:
 
 def walk(known: Outcomes, columns: Columns, seed: int = 0, **options: Any) -> Certificate:
     rng = np.random.default_rng(seed)
-    candidates = [Candidate.of_columns(*one, known) for one in columns]
+    rows = np.arange(known.n)
+    candidates = [
+        Candidate(quality, price, known.quality[rows, at], known.cost[rows, at]) for quality, price, at in columns
+    ]
     return certify(known, candidates, tiers=("small", "large"), date=NOW, rng=rng, **{"draws": 50, **options})
 
 

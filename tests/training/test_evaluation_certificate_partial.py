@@ -27,7 +27,9 @@ def truth(n: int, rng: np.random.Generator, *, harm: float, gain: float) -> Floa
     return np.column_stack((small, large)).astype(float)
 
 
-def seen(full: Floats, rng: np.random.Generator, kind: str, *, rho: float = RHO, up: float = 0.0) -> PartialLog:
+def seen(
+    full: Floats, rng: np.random.Generator, kind: str, *, rho: float = RHO, up: float = 0.0, best: int = 1
+) -> PartialLog:
     """Show of the truth what chains (large first with probability `up`), or even draws, and audits would show."""
     n = len(full)
     audited = rng.random(n) < rho
@@ -38,7 +40,7 @@ def seen(full: Floats, rng: np.random.Generator, kind: str, *, rho: float = RHO,
     quality[~audited & hides_large, 1] = np.nan
     quality[~audited & (tried == 1), 0] = np.nan
     guess = np.tile([0.8, 0.75], (n, 1))  # wrong on purpose
-    return PartialLog(quality, guess, audited, rho, first, tried, "chain" if kind == "chain" else "draw", 1)
+    return PartialLog(quality, guess, audited, rho, first, tried, "chain" if kind == "chain" else "draw", best)
 
 
 def wealth(log: PartialLog, kept: Floats) -> float:
@@ -68,11 +70,17 @@ def test_a_log_that_is_audited_throughout_is_taken_as_it_is() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 9999), st.sampled_from(["chain", "draw"]), st.floats(0.0, 0.5), st.floats(0.1, 1.0))
-def test_no_estimate_exceeds_its_bound(seed: int, kind: str, up: float, rho: float) -> None:
+@given(
+    st.integers(0, 9999),
+    st.sampled_from(["chain", "draw"]),
+    st.floats(0.0, 0.5),
+    st.floats(0.1, 1.0),
+    st.sampled_from([0, 1]),
+)
+def test_no_estimate_exceeds_its_bound(seed: int, kind: str, up: float, rho: float, best: int) -> None:
     rng = np.random.default_rng(seed)
     full = truth(120, rng, harm=0.5, gain=0.2)
-    log = seen(full, rng, kind, up=up, rho=rho)
+    log = seen(full, rng, kind, up=up, rho=rho, best=best)
     found, largest = rectified(log, rng.integers(0, 2, 120), allowed_loss=0.03)
     for arm, bound in enumerate(largest):
         assert found[log.arm == arm].max(initial=-np.inf) <= bound + 1e-9
@@ -99,6 +107,14 @@ def test_chains_find_what_their_audits_alone_do_not() -> None:
         shortfall = (0.97 * full[:, 1] - full[:, 0])[log.audited]
         by_audits += betting_e_value(shortfall, allowed_loss=0.03, confidence=0.95) >= 20.0
     assert by_chains >= by_audits + 10
+
+
+def test_a_reference_that_is_the_cheapest_tier_can_be_bet_on() -> None:
+    rng = np.random.default_rng(0)
+    n = 1500
+    full = np.column_stack((rng.random(n) < 0.85, rng.random(n) < 0.8)).astype(float)
+    log = seen(full, rng, "chain", rho=0.05, best=0)
+    assert wealth(log, np.ones(n, np.intp)) >= 1.0
 
 
 def walk(log: PartialLog, *kept: Floats, groups: Floats | None = None) -> tuple[int, list[float]]:

@@ -274,3 +274,17 @@ def test_a_target_that_is_no_distribution_and_a_model_of_another_shape_are_refus
     for model in (np.ones((4, 3)), np.full((4, 2), np.inf)):
         with pytest.raises(DataError, match="the model must give one finite reward"):
             evaluate_offpolicy(log, np.full((4, 2), 0.5), model)
+
+
+def test_the_shrunk_point_never_leaves_the_interval_it_is_quoted_with() -> None:
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        n = 1500
+        action = (rng.random(n) < 0.05).astype(int)
+        reward = (rng.random(n) < np.array([0.9, 0.99])[action]).astype(float)
+        wanted = rng.random(n) < 0.2
+        target = np.column_stack((~wanted, wanted)).astype(float)
+        logged = Logged(action, np.tile([0.95, 0.05], (n, 1)), reward)
+        found = evaluate_offpolicy(logged, target, np.tile([0.9, 0.3], (n, 1))).figures["dr_shrunk"]
+        if found.value is not None and found.low is not None and found.high is not None:
+            assert found.low <= found.value <= found.high

@@ -17,7 +17,8 @@ from router_ml_training.dataset import Dataset
 from router_ml_training.encoder import fit_encoder
 from router_ml_training.export import TOLERANCE, ParityReport, check_parity, to_onnx
 from router_ml_training.learners import LEARNERS
-from router_ml_training.tasks import AdequacyModel, TokenModel, fit_adequacy, fit_tokens
+from router_ml_training.tasks import AdequacyModel, fit_adequacy
+from router_ml_training.tokens import TokenModel, fit_tokens
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def test_a_run_gives_a_policy_for_its_ladder_and_a_graph_that_passed_its_gate(tr
     assert trained.policy.bounds is not None
     assert trained.parity.n_rows == 11_000
     assert trained.parity.n_flipped == 0
-    assert [len(rows) for rows in (trained.split.train, trained.split.tune, trained.split.test)] == [360, 120, 120]
+    assert [len(rows) for rows in (trained.split.train, trained.split.tune, trained.split.test)] == [270, 210, 120]
 
 
 def test_the_held_out_rows_are_the_last_ones_and_nothing_was_fitted_on_them(trained: Trained, world: Any) -> None:
@@ -72,7 +72,7 @@ def test_a_tier_that_only_the_future_knows_is_refused(world: Any) -> None:
     data = world.dataset(300)
     quality = data.quality.copy()
     quality[:250, 1] = np.nan
-    with pytest.raises(DataError, match="no outcome of large is known in the 180 interactions kept for training"):
+    with pytest.raises(DataError, match="no outcome of large is known in the 135 interactions kept for training"):
         learn(replace(data, quality=quality), world.ladder, SETTINGS)
 
 

@@ -21,7 +21,8 @@ from router_ml_training import learning, pipeline
 from router_ml_training.dataset import Dataset
 from router_ml_training.pipeline import Run, next_version, promote_if_not_worse, train_bundle
 from router_ml_training.settings import TrainingSettings
-from router_ml_training.tasks import AdequacyModel, TokenModel
+from router_ml_training.tasks import AdequacyModel
+from router_ml_training.tokens import TokenModel
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 SETTINGS = TrainingSettings(learners=("constant", "length", "linear", "gbdt"))

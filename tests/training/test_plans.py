@@ -120,6 +120,36 @@ def test_unknown_answers_and_outcomes_are_left_out_and_too_few_give_no_spread() 
     assert fit_spread(adequacy, posterior, quality)[0, 1] == 0
 
 
+def test_an_answer_that_a_check_refuses_is_never_kept() -> None:
+    adequacy, cost = np.tile([0.9, 0.91, 0.95], (4, 1)), np.tile([0.1, 0.3, 2.0], (4, 1))
+    posterior = np.repeat(adequacy[:, None], 3, axis=1)
+    posterior[:, 0, 0] = 0.99  # the verifier likes what the check refuses
+    refused = np.array([[True, False, False], [False, True, True], [False] * 3, [True] * 3])
+    spreads = [np.zeros((3, 3)), np.zeros((3, 3))]
+    spreads[1][0, 2] = 0.9
+    for spread, then in zip(spreads, (1, 2), strict=True):
+        judged = Judged(adequacy, cost, posterior, spread, refused=refused)
+        taken = act(judged, 0.1)
+        assert taken.first.tolist() == [0, 0, 0, 0]
+        assert taken.last.tolist() == [then, 0, 0, then]
+        assert act(judged.rows(np.array([2, 3])), 0.1).last.tolist() == [0, then]
+    alone = act_alone(adequacy, cost, 0.1, refused)
+    assert alone.first.tolist() == [0, 0, 0, 0]
+    assert alone.last.tolist() == [1, 0, 0, 1]
+    dearest = act_alone(adequacy, cost, 0.0, refused)
+    assert dearest.last.tolist() == dearest.first.tolist() == [2, 2, 2, 2]
+    assert not act_alone(adequacy, cost, 0.1).escalated.any()
+
+
+def test_a_verifier_that_can_hardly_be_checked_counts_for_less() -> None:
+    adequacy, posterior, quality = posteriors(20_000, 0.4)
+    checked = fit_spread(adequacy, posterior, quality)[0, 1]
+    quality[25:, 1] = np.nan
+    assert fit_spread(adequacy, posterior, quality)[0, 1] == pytest.approx(0.5 * checked, rel=0.05)
+    quality[:, 1] = np.nan
+    assert fit_spread(adequacy, posterior, quality)[0, 1] == 0
+
+
 def test_plans_are_made_of_the_tiers_that_are_named() -> None:
     adequacy, posterior, quality = posteriors(2000, 0.4)
     wide = np.stack([posterior[:, 0], posterior[:, 0], posterior[:, 1]], axis=1)

@@ -11,10 +11,10 @@ import pytest
 
 from router_ml.shelf import Shelf
 from router_ml_training.assessment import assess
-from router_ml_training.evaluation.report import ModelFacts, ReportData, render_report, summary_table
+from router_ml_training.evaluation.report import ModelFacts, ReportData, headline, render_report, summary_table
 from router_ml_training.pipeline import Run, train_bundle
 from router_ml_training.records import report_of_run
-from router_ml_training.reporting import data_facts, report_data
+from router_ml_training.reporting import data_facts, few_rows_note, report_data
 from router_ml_training.settings import TrainingSettings
 
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
@@ -40,13 +40,32 @@ def test_a_run_is_reported_with_its_data_its_model_and_its_choice(run: Run, repo
     assert (report.data.n_train, report.data.n_test, report.data.simulated) == (400, 100, True)
     assert report.data.first == datetime(2026, 1, 1, tzinfo=UTC)
     assert (report.model.learner, report.model.version) == (run.trained.learner, run.version)
-    assert report.notes == ()
+    assert len(report.notes) == 1
+    assert report.notes[0].startswith("The prices of the frontier rest on 400 requests with every tier's outcome known")
     assert [picture.name for picture in report.pictures] == [
         "cost_quality",
         "reliability",
         "tier_mix",
         "scores",
     ]
+
+
+def test_few_rows_behind_the_frontier_are_told_with_their_number() -> None:
+    assert few_rows_note(1000) == ()
+    assert "rest on 999 requests" in few_rows_note(999)[0]
+
+
+def test_what_is_proven_comes_before_what_was_measured(report: ReportData) -> None:
+    assert report.certification is not None
+    page, lines = render_report(report), summary_table(report).splitlines()
+    assert lines[0] == report.certification.verdict
+    assert lines[1].startswith("Measured, not proven: ")
+    assert "on 100 test requests" in lines[2]
+    heading = page[page.index("<h1>") + 4 : page.index("</h1>")]
+    assert heading == headline(report) == "Nothing is proven about this router"
+    assert page.index("No certificate, so nothing is proven") < page.index("not proven:")
+    assert "random mix, same cost" not in page
+    assert "The claim takes learning" not in page
 
 
 def test_the_oracle_of_the_report_is_above_the_router(report: ReportData) -> None:

@@ -11,6 +11,7 @@ import pytest
 from router_ml.bundle import FrontierPoint, PolicySpec
 from router_ml.errors import DataError, UsageError
 from router_ml.ladder import Ladder, Tier
+from router_ml.manifest import PlanSpec
 from router_ml_training.evaluation.curves import choose
 from router_ml_training.frontier import expected_cost
 from router_ml_training.repricing import at_prices, carried_over, common_factor, resolved, solved_again
@@ -62,6 +63,29 @@ def test_a_carried_policy_takes_the_same_decisions() -> None:
     np.testing.assert_array_equal(after, before)
     relative = carried_over(POLICY.model_copy(update={"price_unit": "relative"}), new)
     assert relative.frontier == POLICY.frontier
+
+
+def test_where_the_order_of_tiers_turns_plans_are_dropped_and_single_attempts_keep_the_quality() -> None:
+    def ladder(factor: float) -> Ladder:  # as dear as each other but for rounding
+        prices = {"a": (0.05 * factor, 0.2 * factor), "b": (0.08 * factor, 0.1 * factor)}
+        return Ladder.of(
+            [
+                Tier(name=name, model=name, input_usd_per_mtok=given, output_usd_per_mtok=said)
+                for name, (given, said) in prices.items()
+            ]
+        )
+
+    old, new = ladder(1.0), ladder(3.0)
+    assert old.names != new.names
+    points = (
+        FrontierPoint(quality=0.97, shadow_price=60.0, saving=0.3, judged=True, alone_price=30.0),
+        FrontierPoint(quality=0.9, shadow_price=90.0, saving=0.4),
+    )
+    plans = PlanSpec(spread=((0.0, 1.0), (0.0, 0.0)))
+    carried = carried_over(PolicySpec(tiers=old.tiers, best_tier="a", frontier=points, plans=plans), new)
+    assert carried.plans is None
+    assert [point.judged for point in carried.frontier] == [False, False]
+    assert [point.shadow_price for point in carried.frontier] == pytest.approx([10.0, 30.0])
 
 
 def test_prices_that_parted_need_outcomes() -> None:

@@ -1,4 +1,4 @@
-"""What is learned: a chain log gives the truth back, slips and forms come from the evidence, tokens are averages."""
+"""What is learned: a chain log gives the truth back, slips and forms come from the evidence."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 
 from router_ml_training import tasks
 from router_ml_training.dataset import Dataset, build_dataset
-from router_ml_training.encoder import Design, Encoder, fit_encoder
+from router_ml_training.encoder import Encoder, fit_encoder
 from router_ml_training.learners import LEARNERS
 from router_ml_training.learners.constant import ConstantHead
 from router_ml_training.onnx_graph import GraphBuilder
 from router_ml_training.slips import PUBLIC_SLIP, SlipLaw
 from router_ml_training.splits import group_folds
-from router_ml_training.tasks import AdequacyModel, TokenModel, cross_fit_adequacy, fit_adequacy, fit_tokens, forms
+from router_ml_training.tasks import AdequacyModel, cross_fit_adequacy, fit_adequacy, forms
 
 N_TRAIN, N_TUNE, N_FRESH = 3000, 800, 1500
 
@@ -219,56 +219,3 @@ def test_escalated_outcomes_do_not_make_a_marginal_head_pessimistic(world: Any) 
     head = model.models[1].head
     assert isinstance(head, ConstantHead)
     assert 1 / (1 + np.exp(-head.value)) == pytest.approx(both.quality[seen, 1].mean(), abs=0.01)
-
-
-def tokens_in_graph(model: TokenModel, data: Dataset) -> np.ndarray:
-    graph = GraphBuilder()
-    plain(data).define(graph)
-    serialised = graph.model({"output_tokens": model.add_to_graph(graph)}, data.tiers)
-    batch = data.features(range(len(data)))
-    feed = {"dense": batch.dense, "ids": batch.ids, "counts": batch.counts}
-    session = ort.InferenceSession(serialised, providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(["output_tokens"], feed)[0])
-
-
-def design_of(data: Dataset) -> Design:
-    return plain(data).encode(data)
-
-
-def test_expected_tokens_follow_a_known_law(world: Any) -> None:
-    data = part(world, 1500, 4)
-    scaled = design_of(data).scaled.astype(np.float64)
-    rng = np.random.default_rng(0)
-    column = int(scaled.std(axis=0).argmax())
-    law = np.exp(4 + 0.5 * scaled[:, [column]] + np.array([0.0, 1.0]))
-    data = replace(data, output_tokens=np.round(law * np.exp(rng.normal(0, 0.5, law.shape))))
-    model = fit_tokens(data, plain(data))
-    expected = law * np.exp(0.5**2 / 2)  # the mean of a log-normal
-    ratio = model.predict(design_of(data)) / expected
-    assert np.quantile(ratio, [0.05, 0.5, 0.95]) == pytest.approx([1, 1, 1], abs=0.25)
-    assert model.predict(design_of(data)).mean() == pytest.approx(data.output_tokens.mean(), rel=0.06)
-
-
-def test_the_graph_expects_the_same_tokens(world: Any) -> None:
-    data = part(world, 300, 4)
-    model = fit_tokens(data, plain(data))
-    np.testing.assert_allclose(tokens_in_graph(model, data), model.predict(design_of(data)), rtol=1e-5)
-
-
-def test_a_tier_with_few_lengths_gets_its_average_and_one_with_none_that_of_the_others(world: Any) -> None:
-    data = part(world, 300, 4)
-    few = np.full_like(data.output_tokens, np.nan)
-    few[:10, 0] = 100.0
-    model = fit_tokens(replace(data, output_tokens=few), plain(data))
-    np.testing.assert_allclose(model.predict(design_of(data)), 100.0, rtol=1e-5)
-    nothing = fit_tokens(replace(data, output_tokens=np.full_like(few, np.nan)), plain(data))
-    np.testing.assert_allclose(nothing.predict(design_of(data)), 300.0, rtol=1e-5)
-
-
-def test_an_absurd_request_is_expected_to_end_somewhere(world: Any) -> None:
-    data = part(world, 300, 4)
-    wild = TokenModel(np.full((data.dense.shape[1], 2), 2.0, np.float32), np.zeros(2, np.float32))
-    huge = replace(data, dense=np.full_like(data.dense, 1e30))
-    assert wild.predict(plain(data).encode(huge)).max() == 16_384
-    graph_says = tokens_in_graph(wild, data)
-    np.testing.assert_allclose(graph_says, wild.predict(design_of(data)), rtol=1e-3)

@@ -70,6 +70,13 @@ def test_a_policy_that_promises_nothing_says_so(world: Any) -> None:
     assert "31.0 %" in kept_table(policy.model_copy(update={"frontier": points}))
 
 
+def test_where_the_cheapest_tier_is_the_best_there_is_nothing_to_save(world: Any) -> None:
+    points = (FrontierPoint(quality=0.97, shadow_price=2.017e4, saving=0.0),)
+    text = kept_table(PolicySpec(tiers=world.ladder.tiers, best_tier="small", frontier=points))
+    assert "keep the constant model" in text
+    assert "2.017e+04" not in text
+
+
 def test_what_a_bundle_loses_is_said(world: Any) -> None:
     policy = PolicySpec(tiers=world.ladder.tiers, best_tier="large")
     planned = policy.model_copy(update={"plans": PlanSpec(spread=((0.0, 1.0), (0.0, 0.0)))})

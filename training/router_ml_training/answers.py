@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -27,6 +28,7 @@ I64: TypeAlias = NDArray[np.int64]
 
 # About 150 MB of features; more answers than this teach a verifier little, and cost minutes.
 MAX_ANSWERS = 40_000
+_CHECKED = [i for i, name in enumerate(ANSWER_NAMES) if name.startswith("form.check_")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +36,22 @@ class Answers:
     """m answers to rows of a dataset, by row.
 
     `row` (m,) int64 is the row of the dataset, rising; `tier` (m,) the ladder position of the tier that answered;
-    `dense` (m, A) float32 and `text` (m, N_ANSWER_BUCKETS) sparse float32 are the features.
+    `dense` (m, A) float32 and `text` (m, N_ANSWER_BUCKETS) sparse float32 are the features. `unread`, rising, are the
+    rows of the dataset whose answers were not looked at because there were too many: a random part of all rows.
     """
 
     row: I64
     tier: I64
     dense: F32
     text: csr_array
+    unread: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.row)
 
     def take(self, index: I64 | NDArray[np.bool_]) -> Answers:
         """Return the answers of that index or mask; their rows stay numbered as they were."""
-        return Answers(self.row[index], self.tier[index], self.dense[index], self.text[index])
+        return Answers(self.row[index], self.tier[index], self.dense[index], self.text[index], self.unread)
 
     def of_rows(self, rows: I64 | NDArray[np.bool_], n_rows: int) -> Answers:
         """Return the answers to some of the dataset's rows, numbered as those rows will be.
@@ -62,11 +66,19 @@ class Answers:
         row = np.repeat(np.arange(len(index)), counts)
         within = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
         kept = np.repeat(first, counts) + within
-        return Answers(row, self.tier[kept], self.dense[kept], self.text[kept])
+        unread = np.flatnonzero(np.isin(index, self.unread))
+        return Answers(row, self.tier[kept], self.dense[kept], self.text[kept], unread)
+
+    def refused(self, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+        """Return whose answers a response check refuses, of the shape (n, K) of the dataset's outcomes."""
+        refused = np.zeros(shape, np.bool_)
+        fired = (self.dense[:, _CHECKED] > 0).any(axis=1)
+        refused[self.row[fired], self.tier[fired]] = True
+        return refused
 
     def shifted(self, by: int) -> Answers:
         """Return the same answers with `by` added to every row number."""
-        return Answers(self.row + by, self.tier, self.dense, self.text)
+        return Answers(self.row + by, self.tier, self.dense, self.text, self.unread + by)
 
 
 def no_answers() -> Answers:
@@ -92,6 +104,7 @@ def joined_answers(first: Answers, second: Answers) -> Answers:
         np.concatenate([one.tier for one in parts]),
         np.concatenate([one.dense for one in parts]),
         vstack([one.text for one in parts], format="csr"),
+        np.concatenate([one.unread for one in parts]),
     )
 
 
@@ -110,7 +123,7 @@ class AnswerCollector:
         self._position = {name: i for i, name in enumerate(tiers[:-1])}
         self._limit = limit
         self._ceiling = 2**64
-        self._row = 0
+        self._places = array("Q")
         self._kept: list[tuple[int, int, int, AnswerFeatures]] = []
 
     def add(self, key: int, item: Interaction, known: NDArray[np.bool_]) -> None:
@@ -121,8 +134,8 @@ class AnswerCollector:
             item: The interaction.
             known: Whether anything is known of the tier's outcome, (K,).
         """
-        row, self._row = self._row, self._row + 1
-        place = key + 2**63
+        row, place = len(self._places), key + 2**63
+        self._places.append(place)
         if place >= self._ceiling:
             return
         last: dict[int, AnswerFeatures] = {}
@@ -142,7 +155,10 @@ class AnswerCollector:
     def collected(self) -> Answers:
         """Return what was kept, by row."""
         kept = sorted(self._kept, key=lambda one: one[:2])
-        return stack_answers([one[0] for one in kept], [one[1] for one in kept], [one[3] for one in kept])
+        answers = stack_answers([one[0] for one in kept], [one[1] for one in kept], [one[3] for one in kept])
+        places = np.frombuffer(self._places, np.uint64) if self._places else np.zeros(0, np.uint64)
+        # The ceiling itself is one more than a place can be.
+        return replace(answers, unread=np.flatnonzero(places > np.uint64(self._ceiling - 1)))
 
 
 def _features(request: Request, attempt: Attempt) -> AnswerFeatures | None:

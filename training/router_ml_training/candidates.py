@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router_ml.errors import DataError
+from router_ml_training.censored import first_draws
 from router_ml_training.dataset import Dataset, joined
 from router_ml_training.encoder import fit_encoder
 from router_ml_training.evaluation.compare import Choice, one_standard_error
@@ -82,9 +83,10 @@ def compete(
             f"only {known} of the {len(tune)} interactions kept for tuning have a known outcome; "
             "collect more feedback, or import a longer log"
         )
-    both = joined(train, tune)
-    folded = len(both) <= _FOLD_UP_TO and len(np.unique(both.group)) >= _FOLDS
-    fitted, held_out = (both, both) if folded else (train, tune)
+    fitted, held_out = train, tune
+    folded = len(train) + len(tune) <= _FOLD_UP_TO and len(np.unique(np.append(train.group, tune.group))) >= _FOLDS
+    if folded:
+        fitted = held_out = joined(train, tune)
     encoder = fit_encoder(fitted, latent=bool(USES_MAP & set(learners)), seed=seed)
     fold = group_folds(fitted.group, _FOLDS, np.random.default_rng(seed))
     models: dict[str, AdequacyModel] = {}
@@ -106,9 +108,10 @@ def compete(
 def choose(adequacy: Mapping[str, F64], held_out: Dataset, order: Sequence[str]) -> Choice:
     """Return the simplest candidate within one standard error of the best, by the log loss and by what routing needs.
 
-    A router acts on differences between tiers. Where enough rows tell them, a candidate must also be within one
-    standard error by the squared error of the differences; where none is near the best by both, the best by the log
-    loss is kept.
+    Where one outcome of a row is known, it counts by the clipped inverse of the probability that its tier was tried, if
+    the log says so. A router acts on differences between tiers. Where enough rows tell them, a candidate must also be
+    within one standard error by the squared error of the differences; where none is near the best by both, the best by
+    the log loss is kept.
 
     Args:
         adequacy: Held-out adequacy (m, K) by candidate.
@@ -117,7 +120,8 @@ def choose(adequacy: Mapping[str, F64], held_out: Dataset, order: Sequence[str])
     """
     quality = held_out.free_quality
     judged = np.flatnonzero(~np.isnan(quality).all(axis=1))
-    losses = {name: log_loss(p[judged], quality[judged]) for name, p in adequacy.items()}
+    weight = _stands_for(held_out)[judged]
+    losses = {name: weight * log_loss(p[judged], quality[judged]) for name, p in adequacy.items()}
     choice = one_standard_error(losses, simplicity=order, groups=held_out.group[judged])
     paired = np.flatnonzero((~np.isnan(quality)).sum(axis=1) >= _PAIR)
     if len(paired) < _MIN_PAIRED or choice.keep_constant:
@@ -133,6 +137,22 @@ def choose(adequacy: Mapping[str, F64], held_out: Dataset, order: Sequence[str])
         "but predicts the differences between tiers, which decide the routes, worse."
     )
     return replace(choice, name=name, verdict=verdict)
+
+
+def _stands_for(held_out: Dataset) -> F64:
+    """Return how many requests each row stands for, (n,), 1 on average over those with an outcome.
+
+    A log that sends what is hard to one tier shows the other one's failures on easy requests only. Whoever was drawn
+    against the odds there stands for all that were not, or a learner would be kept that knows tiers only where they
+    usually answer. Rows whose tiers were all run were drawn whatever they ask.
+    """
+    seen = ~np.isnan(held_out.free_quality)
+    single = seen.sum(axis=1) == 1
+    weight = np.ones(len(held_out))
+    for t in range(len(held_out.tiers)):
+        weight = np.where(single & seen[:, t], first_draws(held_out, t), weight)
+    known = seen.any(axis=1)
+    return weight / float(weight[known].mean()) if known.any() else weight
 
 
 def difference_loss(adequacy: F64, quality: F64) -> F64:

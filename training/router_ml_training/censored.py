@@ -18,7 +18,17 @@ from numpy.typing import NDArray
 from router_ml_training.chain import Smoothed, smooth
 from router_ml_training.dataset import Dataset
 
-__all__ = ["Form", "Lesson", "exact", "first_lessons", "form_of", "informed_lessons", "smoothed", "spoken_of"]
+__all__ = [
+    "Form",
+    "Lesson",
+    "exact",
+    "first_draws",
+    "first_lessons",
+    "form_of",
+    "informed_lessons",
+    "smoothed",
+    "spoken_of",
+]
 
 F64: TypeAlias = NDArray[np.float64]
 Form: TypeAlias = Literal["marginal", "shared", "chained"]
@@ -79,7 +89,7 @@ def first_lessons(data: Dataset, forms: Sequence[Form]) -> tuple[Lesson, ...]:
     for t, form in enumerate(forms):
         spoken = ~np.isnan(said[:, t])
         if form != "chained":
-            weight = _first_draws(data, t) * (spoken & ~data.escalated[:, t])
+            weight = first_draws(data, t) * (spoken & ~data.escalated[:, t])
         else:
             weight = spoken * np.nan_to_num(1.0 - before[:, t - 1])
             weight = weight if weight.sum() >= 1.0 else spoken.astype(np.float64)
@@ -99,13 +109,21 @@ def informed_lessons(data: Dataset, forms: Sequence[Form], posterior: Smoothed) 
             lessons.append(_lesson(posterior.if_failed[:, t], informed[:, t] * (1.0 - posterior.ok[:, t - 1])))
             continue
         rows = informed[:, t] if t == 0 else spoken[:, t] & ~data.escalated[:, t]
-        lessons.append(_lesson(posterior.ok[:, t], _first_draws(data, t) * rows))
+        lessons.append(_lesson(posterior.ok[:, t], first_draws(data, t) * rows))
     return tuple(lessons)
 
 
 def spoken_of(data: Dataset) -> NDArray[np.bool_]:
     """Return the cells about which anything was said, (n, K)."""
     return np.asarray(~np.isnan(data.quality) | ~np.isnan(data.soft), np.bool_)
+
+
+def first_draws(data: Dataset, t: int) -> F64:
+    """Return the clipped inverse propensity of each row that tried tier t first, 1 elsewhere, (n,)."""
+    p = data.propensity[:, t]
+    # Numbers that are no probabilities of a draw say nothing about it.
+    told = (data.action == t) & (p > 0) & (np.abs(np.nansum(data.propensity, axis=1) - 1.0) < 1e-3)
+    return np.where(told, 1.0 / np.clip(np.where(told, p, 1.0), 1.0 / _MAX_WEIGHT, 1.0), 1.0)
 
 
 def _refused(data: Dataset) -> NDArray[np.bool_]:
@@ -117,14 +135,6 @@ def _refused(data: Dataset) -> NDArray[np.bool_]:
     refused = np.zeros(data.quality.shape, np.bool_)
     refused[:, :-1] = (answered & ~spoken_of(data))[:, :-1] & data.escalated[:, 1:]
     return refused
-
-
-def _first_draws(data: Dataset, t: int) -> F64:
-    """Return the clipped inverse propensity of each row that tried tier t first, 1 elsewhere, (n,)."""
-    p = data.propensity[:, t]
-    # Numbers that are no probabilities of a draw say nothing about it.
-    told = (data.action == t) & (p > 0) & (np.abs(np.nansum(data.propensity, axis=1) - 1.0) < 1e-3)
-    return np.where(told, 1.0 / np.clip(np.where(told, p, 1.0), 1.0 / _MAX_WEIGHT, 1.0), 1.0)
 
 
 def _lesson(target: F64, weight: F64) -> Lesson:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.random import Generator
 
 from router_ml.errors import DataError
-from router_ml.manifest import PolicySpec
-from router_ml_training.certification_evidence import known_outcomes, partial_log
+from router_ml.manifest import FrontierPoint, PolicySpec
+from router_ml_training.certification_evidence import believed, known_outcomes, labels_settled, partial_log
 from router_ml_training.dataset import Dataset
 from router_ml_training.evaluation.baselines import always, oracle_sweep
 from router_ml_training.evaluation.bootstrap import DRAWS
@@ -29,6 +29,9 @@ from router_ml_training.scored import Scored
 from router_ml_training.slices import slices_of
 
 __all__ = ["Terms", "certify_policy", "uncertified"]
+
+# The share of rows on which an answer that a policy would judge may be unknown: calls fail, and texts get lost.
+_UNJUDGED = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,24 +71,45 @@ def certify_policy(
     terms = terms or Terms()
     check_shares(terms.allowed_loss, terms.confidence)
     check_shares(terms.slice_loss, terms.confidence)
+    n_rows = len(scored.dataset)
+    if policy.plans is not None and scored.posterior is not None:
+        # Which answers of a long log were looked at is chance, so the rest can be left out.
+        scored = scored.rows(np.flatnonzero(scored.read))
     data = scored.dataset
     best = data.tiers.index(policy.best_tier)
-    known = np.flatnonzero(data.complete)
-    taken = [scored.taken(policy, point.quality) for point in policy.frontier]
+    partial = partial_log(scored, policy) if terms.test == "betting" else ""
+    known = tested = np.flatnonzero(believed(data))
+    if not isinstance(partial, str):
+        tested = partial[1]
+        known = tested[partial[0].audited]
+    points, taken, notes = _replayed(scored, policy, tested)
     found, reason = None, None
     try:
-        found = _certificate(_Case(scored, policy, taken, best, known), date, rng, terms)
+        found = _certificate(_Case(scored, points, taken, best, known), partial, date, rng, terms)
     except DataError as error:
-        reason = str(error)
+        reason = "; ".join((str(error), *notes))
     beside: Beside | None = None
     slices: tuple[SliceResult, ...] = ()
     if len(known) > 1:
-        outcomes = known_outcomes(scored, best)
-        chosen = None if found is None or found.index == 0 else taken[found.index - 1].rows(known)
-        beside = _beside(outcomes, chosen, rng, terms)
-        if found is not None and chosen is not None:
-            slices = _slices(scored, known, found, chosen, outcomes, rng, terms)
-    return Certification(found, reason, len(data), len(known), policy.best_tier, beside, slices, terms.slice_loss)
+        outcomes = known_outcomes(scored, best, known)
+        walked = [] if found is None else [one.rows(known) for one in taken[: found.index]]
+        beside = _beside(outcomes, walked[-1] if walked else None, rng, terms)
+        if walked:
+            slices = _slices(scored, known, points, walked, outcomes, rng, terms)
+    if isinstance(partial, str) and partial and found is not None:
+        notes = (*notes, f"only audits were tested: {partial}")
+    return Certification(
+        found,
+        reason,
+        n_rows,
+        len(known),
+        policy.best_tier,
+        beside,
+        slices,
+        terms.slice_loss,
+        labels_settled(data, tested),
+        notes,
+    )
 
 
 def uncertified(dataset: Dataset, policy: PolicySpec, terms: Terms) -> Certification:
@@ -96,7 +120,7 @@ def uncertified(dataset: Dataset, policy: PolicySpec, terms: Terms) -> Certifica
         policy: Names the reference tier.
         terms: What was to be proven.
     """
-    known = int(dataset.complete.sum())
+    known = int(believed(dataset).sum())
     needed = units_needed(terms.allowed_loss, terms.confidence, test=terms.test)
     reason = (
         f"every tier's outcome is known for {known} of {len(dataset)} requests (escalated ones do not count, they are "
@@ -108,21 +132,22 @@ def uncertified(dataset: Dataset, policy: PolicySpec, terms: Terms) -> Certifica
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Case:
-    """What is tested: rows with their scores, the policy, what it does at each point, and the rows fully known."""
+    """What is tested: scored rows, points of the frontier, what each does on rows under test, and rows fully known."""
 
     scored: Scored
-    policy: PolicySpec
+    points: Sequence[FrontierPoint]
     taken: Sequence[Taken]
     best: int
     known: Ints
 
 
-def _certificate(case: _Case, date: datetime, rng: Generator, terms: Terms) -> Certificate:
+def _certificate(
+    case: _Case, partial: tuple[PartialLog, Ints] | str, date: datetime, rng: Generator, terms: Terms
+) -> Certificate:
     data = case.scored.dataset
     if not case.taken:
-        raise DataError("the policy has no frontier: no price was found that keeps any share of the quality")
-    partial = partial_log(case.scored, case.policy) if terms.test == "betting" else None
-    if partial is not None:
+        raise DataError("the policy has no frontier that could be tested: no price keeps any share of the quality")
+    if not isinstance(partial, str):
         return _from_partial(case, *partial, date, rng, terms)
     needed = units_needed(terms.allowed_loss, terms.confidence, test=terms.test)
     if len(case.known) < needed:
@@ -130,12 +155,12 @@ def _certificate(case: _Case, date: datetime, rng: Generator, terms: Terms) -> C
             f"the outcome of every tier is known for {len(case.known)} of {len(data)} requests, and at least {needed} "
             f"are needed to certify a loss of {100 * terms.allowed_loss:g} % with {100 * terms.confidence:g} % "
             "confidence (escalated ones do not count, they are the hard ones): run and judge every tier on a random "
-            "share of requests"
+            f"share of requests{_doubted(data)}{f'; the others do not help: {partial}' if partial else ''}"
         )
-    outcomes = known_outcomes(case.scored, case.best)
+    outcomes = known_outcomes(case.scored, case.best, case.known)
     candidates = [
         _candidate(point.quality, point.shadow_price, one.rows(case.known), outcomes)
-        for point, one in zip(case.policy.frontier, case.taken, strict=True)
+        for point, one in zip(case.points, case.taken, strict=True)
     ]
     return certify(
         outcomes,
@@ -151,6 +176,44 @@ def _certificate(case: _Case, date: datetime, rng: Generator, terms: Terms) -> C
     )
 
 
+def _replayed(
+    scored: Scored, policy: PolicySpec, rows: Ints
+) -> tuple[list[FrontierPoint], list[Taken], tuple[str, ...]]:
+    """Return the points of the frontier that can be tested on some rows, what each does there, and what was left out.
+
+    A point that judges answers is another policy where they are not known: what is served would not be what was tested.
+    """
+    points, taken, unknown = [], [], 0.0
+    under_test, everywhere = scored.rows(rows), np.zeros(len(scored.dataset), np.intp)
+    for point in policy.frontier:
+        missing = 0.0
+        if policy.plans is not None and policy.operating(point.quality)[1]:
+            missing = float(under_test.unjudged(policy, point.quality).mean()) if len(rows) else 1.0
+        if missing > _UNJUDGED:
+            unknown = max(unknown, missing)
+            continue
+        points.append(point)
+        done = under_test.taken(policy, point.quality)
+        first, last = everywhere.copy(), everywhere.copy()
+        first[rows], last[rows] = done.first, done.last
+        taken.append(Taken(first, last))
+    left = len(policy.frontier) - len(points)
+    if not left:
+        return points, taken, ()
+    said = (
+        f"{left} of {len(policy.frontier)} points of the frontier were left out: they judge answers, and on "
+        f"{100 * unknown:.0f} % of the rows under test these are not in the log; log responses to test them"
+    )
+    return points, taken, (said,)
+
+
+def _doubted(data: Dataset) -> str:
+    doubted = int(data.complete.sum() - believed(data).sum())
+    if not doubted:
+        return ""
+    return f"; {doubted} more rest on judges or users whom people or checks have contradicted, and prove nothing"
+
+
 def _from_partial(
     case: _Case, log: PartialLog, rows: Ints, date: datetime, rng: Generator, terms: Terms
 ) -> Certificate:
@@ -158,7 +221,7 @@ def _from_partial(
     usd = np.where(np.isnan(data.cost_usd), case.scored.cost_usd, data.cost_usd)[rows]
     candidates = [
         KeptColumn(point.quality, point.shadow_price, one.last[rows], _spent(one.rows(rows), usd))
-        for point, one in zip(case.policy.frontier, case.taken, strict=True)
+        for point, one in zip(case.points, case.taken, strict=True)
     ]
     return certify_partial(
         log,
@@ -187,15 +250,18 @@ def _spent(taken: Taken, usd: Floats) -> Floats:
 def _slices(
     scored: Scored,
     known: Ints,
-    found: Certificate,
-    chosen: Taken,
+    points: Sequence[FrontierPoint],
+    walked: Sequence[Taken],
     outcomes: Outcomes,
     rng: Generator,
     terms: Terms,
 ) -> tuple[SliceResult, ...]:
     return certify_slices(
         outcomes,
-        _candidate(found.point.quality, found.point.shadow_price or 0.0, chosen, outcomes),
+        [
+            _candidate(point.quality, point.shadow_price, one, outcomes)
+            for point, one in zip(points, walked, strict=False)
+        ],
         slices_of(scored.dataset.rows(known)),
         rng=rng,
         allowed_loss=terms.slice_loss,

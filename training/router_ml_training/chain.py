@@ -23,7 +23,7 @@ _EPSILON = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Smoothed:
-    """Posteriors given all evidence on a request, (n, K) each, and its log likelihood (n,), in nats.
+    """Posteriors given all evidence on a request, (n, K) each.
 
     `ok` is P(adequate). `if_failed` and `if_ok` are P(adequate) given that the tier before failed, or did not; in
     column 0 both are `ok`.
@@ -32,7 +32,6 @@ class Smoothed:
     ok: F64
     if_failed: F64
     if_ok: F64
-    log_likelihood: F64
 
 
 def smooth(rise: F64, slip: F64, likelihood: F64, known: F64 | None = None) -> Smoothed:
@@ -50,7 +49,6 @@ def smooth(rise: F64, slip: F64, likelihood: F64, known: F64 | None = None) -> S
     n, n_tiers = rise.shape
     rise, slip = np.clip(rise, _EPSILON, 1.0 - _EPSILON), np.clip(slip, _EPSILON, 1.0 - _EPSILON)
     if_failed, if_ok = np.empty((n, n_tiers)), np.empty((n, n_tiers))
-    log_likelihood = np.zeros(n)
     after_failure, after_success = np.ones(n), np.ones(n)
     for t in range(n_tiers - 1, -1, -1):
         good, bad = likelihood[:, t] * after_success, (1.0 - likelihood[:, t]) * after_failure
@@ -58,13 +56,13 @@ def smooth(rise: F64, slip: F64, likelihood: F64, known: F64 | None = None) -> S
         kept_good, kept = (1.0 - slip[:, t]) * good, (1.0 - slip[:, t]) * good + slip[:, t] * bad
         if_failed[:, t], if_ok[:, t] = failed_good / failed, kept_good / kept
         scale = failed if t == 0 else np.maximum(failed, kept)
-        log_likelihood += np.log(scale)
         after_failure, after_success = failed / scale, kept / scale
     if_ok[:, 0] = if_failed[:, 0]
+    if known is not None:
+        # Read as a likelihood, a graded outcome would be multiplied with the model's own belief, round after round.
+        if_failed, if_ok = (np.where(np.isnan(known), one, known) for one in (if_failed, if_ok))
     ok = np.empty((n, n_tiers))
     for t in range(n_tiers):
         before = ok[:, t - 1] if t else np.zeros(n)
         ok[:, t] = (1.0 - before) * if_failed[:, t] + before * if_ok[:, t]
-        if known is not None:
-            ok[:, t] = np.where(np.isnan(known[:, t]), ok[:, t], known[:, t])
-    return Smoothed(ok, if_failed, if_ok, log_likelihood)
+    return Smoothed(ok, if_failed, if_ok)

@@ -38,9 +38,16 @@ _PER_ROW = (
     "action",
     "propensity",
     "soft",
+    "settled",
+    "key",
+    "beside",
+    "share",
 )
 _EVIDENCE = tuple(field.name for field in fields(Evidence))
 _NOT_WORD = re.compile(r"\W+")
+# What the pattern and lower-casing do to a character, for every byte; only ASCII is read through it.
+_ASCII_WORDS = bytes(ord(char.lower()) if char.isalnum() or char == "_" else ord(" ") for char in map(chr, range(128)))
+_ASCII_WORDS += bytes(128)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +62,11 @@ class Dataset:
     policy did not draw it (audits, decisions without an attempt, a tier of another ladder); `propensity` (n, K) is the
     probability of each tier to be tried first, fixed before the draw, NaN where the log does not say. A chain counts by
     its first tier: what came after it is no part of that draw. `soft` (n, K) float64 is the likelihood of "adequate"
-    where opinions that may be wrong are all there is (see `reliability.soften`), NaN elsewhere. `answers` are
-    those that a verifier can learn from, where the log has them.
+    where opinions that may be wrong are all there is (see `reliability.soften`), NaN elsewhere; `settled` (n, K) marks
+    outcomes that people or checks gave. `key` (n,) int64 is each id as a number. An audit in the background is a row of
+    its own: `beside` (n,) int64 is then the key of the live row about the same request (0: none), `share` (n,) the
+    probability of that audit, NaN elsewhere. `answers` are those that a verifier can learn from, where the log has
+    them.
     """
 
     tiers: tuple[str, ...]
@@ -75,6 +85,10 @@ class Dataset:
     simulated: bool
     dated: bool
     soft: F64
+    settled: NDArray[np.bool_]
+    key: NDArray[np.int64]
+    beside: NDArray[np.int64]
+    share: F64
     answers: Answers = field(default_factory=no_answers)
 
     def __len__(self) -> int:
@@ -133,7 +147,7 @@ def build_dataset(interactions: Iterable[Interaction], tiers: Sequence[str]) -> 
     bags, columns, answers = Bags(), Columns(), AnswerCollector(tiers)
     policies: dict[tuple[str | None, str], int] = {}
     digest = hashlib.sha256()
-    simulated, dated = False, True
+    simulated, dated, n_calls, n_broken = False, True, 0, 0
     for item in interactions:
         features = from_stored(item.features) if item.features else featurize(item.to_request())
         bags.add(features.ids, features.counts)
@@ -141,17 +155,20 @@ def build_dataset(interactions: Iterable[Interaction], tiers: Sequence[str]) -> 
         # What runs in the background is judged by others, and at another rate, than what clients see.
         stratum = policies.setdefault((item.policy_version, item.mode), len(policies))
         numbers = _stable_number(_group_key(item)), _stable_number(item.id), item.ts.timestamp(), stratum
+        drawn = *_first_draw(item, tiers), *_ran_beside(item)
         answers.add(numbers[1], item, ~np.isnan(evidence.quality))
         said = [getattr(evidence, name) for name in _EVIDENCE]
-        columns.add(features.dense, features.input_tokens, *numbers, *_first_draw(item, tiers), *said)
+        columns.add(features.dense, features.input_tokens, *numbers, *drawn, *said)
         simulated = simulated or bool(item.tags.get("simulated"))
         dated = dated and not item.tags.get("ts_assigned")
+        n_calls += len(item.attempts)
+        n_broken += sum(attempt.error is not None for attempt in item.attempts)
         digest.update(item.id.encode())
         digest.update(evidence.quality.tobytes())
     text, gathered = bags.matrix(N_BUCKETS), list(columns.arrays())
     if not gathered:
         raise DataError("the log holds no interaction: it is empty, or everything in it was left out")
-    dense, input_tokens, group, keys, ts, strata, action, propensity, *all_said = gathered
+    dense, input_tokens, group, keys, ts, strata, action, propensity, beside, share, *all_said = gathered
     known = Evidence(*all_said)
     quality, soft = _outcomes(known, strata, _draws(keys, len(tiers)))
     dataset = Dataset(
@@ -171,9 +188,13 @@ def build_dataset(interactions: Iterable[Interaction], tiers: Sequence[str]) -> 
         simulated,
         dated,
         soft,
+        known.settled,
+        keys,
+        beside,
+        share,
         answers.collected(),
     )
-    _refuse_unlearnable(dataset)
+    _refuse_unlearnable(dataset, broken=0 < n_calls == n_broken)
     return dataset
 
 
@@ -186,13 +207,17 @@ def _outcomes(known: Evidence, stratum: NDArray[np.int64], draw: F64) -> tuple[F
     return quality, soften(quality, known.settled, known.opinions, reliability)
 
 
-def _refuse_unlearnable(dataset: Dataset) -> None:
+def _refuse_unlearnable(dataset: Dataset, *, broken: bool) -> None:
     known = (~np.isnan(dataset.quality)).sum(axis=0)
     if not known.any():
-        opinions = " (a verifier's verdicts are the router's own opinion, and teach it nothing new)"
+        why = ""
+        if broken:
+            why = " (every call ended in an error, which says nothing about the answers of a tier that works)"
+        elif not np.isnan(dataset.soft).all():
+            why = " (a verifier's verdicts are the router's own opinion, and teach it nothing new)"
         raise DataError(
-            f"none of the {len(dataset)} interactions says whether an answer was good enough"
-            f"{'' if np.isnan(dataset.soft).all() else opinions}: record feedback, verdicts or escalations first"
+            f"none of the {len(dataset)} interactions says whether an answer was good enough{why}: record feedback, "
+            "verdicts or escalations first"
         )
     silent = [name for name, count in zip(dataset.tiers, known, strict=True) if count == 0]
     if silent:
@@ -215,16 +240,32 @@ def _first_draw(item: Interaction, tiers: Sequence[str]) -> tuple[int, list[floa
     )
 
 
+def _ran_beside(item: Interaction) -> tuple[int, float]:
+    """Return the key of the decision that an audit ran beside (0: none), and the probability of the audit."""
+    live, share = item.tags.get("beside"), item.tags.get("share")
+    if item.mode != "audit" or not isinstance(live, str):
+        return 0, float("nan")
+    chance = float(share) if isinstance(share, (int, float)) and 0.0 < share <= 1.0 else float("nan")
+    return _stable_number(live), chance
+
+
 def _group_key(item: Interaction) -> str:
     if item.session_id is not None:
         return f"session {item.session_id}"
     for message in reversed(item.request.messages):
         if message.get("role") == "user":
-            words = _NOT_WORD.sub(" ", text_of(message.get("content")).lower()).strip()
+            words = _words(text_of(message.get("content")))
             if not words:  # a picture alone: equal words would say nothing
                 break
-            return "prompt " + hashlib.sha256(words.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+            return "prompt " + hashlib.sha256(words).hexdigest()[:16]
     return f"id {item.id}"
+
+
+def _words(text: str) -> bytes:
+    """Return the words in lower case, single spaces between them."""
+    if text.isascii():  # the same, at a tenth of the cost
+        return b" ".join(text.encode("ascii").translate(_ASCII_WORDS).split())
+    return _NOT_WORD.sub(" ", text.lower()).strip().encode("utf-8", "surrogatepass")
 
 
 def _draws(keys: NDArray[np.int64], n_tiers: int) -> F64:

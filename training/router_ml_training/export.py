@@ -20,7 +20,8 @@ from router_ml_training.learners.gbdt import BoostedHead
 from router_ml_training.learners.trees import Trees
 from router_ml_training.onnx_graph import GraphBuilder
 from router_ml_training.scored import Scored
-from router_ml_training.tasks import AdequacyModel, TokenModel
+from router_ml_training.tasks import AdequacyModel
+from router_ml_training.tokens import TokenModel
 
 __all__ = ["ParityReport", "check_parity", "to_onnx"]
 
@@ -87,7 +88,7 @@ def check_parity(
     session = open_graph(graph, "the exported graph")
     largest = token_gap = 0.0
     flipped = total = 0
-    replay = _replayed(dataset, adequacy, n_rows, rng)
+    replay = _replayed(dataset, _thresholds(adequacy, tokens), n_rows, rng)
     for start in range(0, len(replay), _CHUNK):
         part = replay.rows(np.arange(start, min(start + _CHUNK, len(replay))))
         design = adequacy.encoder.encode(part)
@@ -128,7 +129,7 @@ def _flips(worth: F64, got: F64) -> int:
     return int((lost > _TIE * (1.0 + np.abs(worth).max(axis=1))).sum())
 
 
-def _replayed(dataset: Dataset, adequacy: AdequacyModel, n_rows: int, rng: np.random.Generator) -> Dataset:
+def _replayed(dataset: Dataset, thresholds: list[tuple[int, float]], n_rows: int, rng: np.random.Generator) -> Dataset:
     n = len(dataset)
     replayed = rng.permutation(n)[:n_rows]
     repeats = rng.integers(0, n, max(n_rows - n, 0))
@@ -138,7 +139,7 @@ def _replayed(dataset: Dataset, adequacy: AdequacyModel, n_rows: int, rng: np.ra
     start = len(replayed)
     noise = rng.normal(0.0, 0.3, (len(repeats), dense.shape[1])) * dataset.dense.std(axis=0)
     dense[start : start + len(repeats)] += noise.astype(np.float32)
-    _make_odd(dense[start + len(repeats) :], _thresholds(adequacy), rng)
+    _make_odd(dense[start + len(repeats) :], thresholds, rng)
     return replace(rows, dense=_contract(dense))
 
 
@@ -165,8 +166,8 @@ def _contract(dense: F32) -> F32:
     return dense
 
 
-def _thresholds(adequacy: AdequacyModel) -> list[tuple[int, float]]:
-    ensembles: list[Trees] = []
+def _thresholds(adequacy: AdequacyModel, tokens: TokenModel) -> list[tuple[int, float]]:
+    ensembles: list[Trees] = [one.trees for one in tokens.grown if one is not None]
     for model in adequacy.models:
         if isinstance(model.head, BoostedHead):
             ensembles.append(model.head.trees)

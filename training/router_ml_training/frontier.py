@@ -31,7 +31,9 @@ def expected_cost(dataset: Dataset, output_tokens: F64, ladder: Ladder) -> F64:
     return ladder.costs_usd(dataset.input_tokens[:, None], output_tokens)
 
 
-def filled_outcomes(dataset: Dataset, adequacy: F64, cost: F64) -> tuple[Outcomes, NDArray[np.int64]]:
+def filled_outcomes(
+    dataset: Dataset, adequacy: F64, cost: F64, *, among: NDArray[np.bool_] | None = None
+) -> tuple[Outcomes, NDArray[np.int64]]:
     """Return what every tier would have done, and the rows it speaks about.
 
     Where enough rows have every outcome, only those are used; otherwise all rows, with the model's own probability
@@ -41,9 +43,11 @@ def filled_outcomes(dataset: Dataset, adequacy: F64, cost: F64) -> tuple[Outcome
         dataset: Rows with partly known outcomes.
         adequacy: The model's probabilities (n, K).
         cost: The model's expected cost (n, K), USD.
+        among: The rows that are considered, (n,); None: all.
     """
-    complete = np.flatnonzero(dataset.complete)
-    rows = complete if len(complete) >= _MIN_COMPLETE else np.arange(len(dataset))
+    considered = np.ones(len(dataset), np.bool_) if among is None else among
+    complete = np.flatnonzero(dataset.complete & considered)
+    rows = complete if len(complete) >= _MIN_COMPLETE else np.flatnonzero(considered)
     quality, usd = dataset.quality[rows], dataset.cost_usd[rows]
     return (
         Outcomes(np.where(np.isnan(quality), adequacy[rows], quality), np.where(np.isnan(usd), cost[rows], usd)),
@@ -75,7 +79,16 @@ def solve_frontier(
     Returns:
         Points in order of falling quality; shadow price 0 means "the most adequate tier, whatever it costs".
     """
-    alone = _walk(adequacy, cost, outcomes, group, lambda price: act_alone(adequacy, cost, price))
+    refused = None if judged is None else judged.refused
+    alone = _walk(
+        adequacy,
+        cost,
+        outcomes,
+        group,
+        lambda price: act_alone(adequacy, cost, price),
+        # One attempt has to keep the quality even where no second one is allowed; where it is, it is paid for.
+        None if refused is None else lambda price: act_alone(adequacy, cost, price, refused),
+    )
     if judged is None:
         return tuple(FrontierPoint(quality=q, shadow_price=p, saving=s) for q, (p, s) in alone.items())
     plans = _walk(*judged.opinions(), outcomes, group, lambda price: act(judged, price))
@@ -96,15 +109,24 @@ def _cheaper(quality: float, alone: tuple[float, float] | None, plans: tuple[flo
 
 
 def _walk(
-    scores: F64, costs: F64, outcomes: Outcomes, group: NDArray[np.int64] | None, policy: Callable[[float], Taken]
+    scores: F64,
+    costs: F64,
+    outcomes: Outcomes,
+    group: NDArray[np.int64] | None,
+    policy: Callable[[float], Taken],
+    paid: Callable[[float], Taken] | None = None,
 ) -> dict[float, tuple[float, float]]:
-    """Return the boldest price and its saving by each quality that the policy keeps at some price."""
+    """Return the boldest price and its saving by each quality that the policy keeps at some price.
+
+    What is saved is measured by what `paid` does at that price, where something else is paid for than has to suffice.
+    """
     prices = price_grid(scores, costs)
     best = outcomes.quality[:, outcomes.best_tier]
     best_cost = outcomes.cost[:, outcomes.best_tier].mean()
     taken = [policy(float(price)) for price in prices]
     quality = np.stack([one.quality(outcomes) for one in taken])
-    usd = np.array([one.cost(outcomes).mean() for one in taken])
+    billed = taken if paid is None else [paid(float(price)) for price in prices]
+    usd = np.array([one.cost(outcomes).mean() for one in billed])
     points: dict[float, tuple[float, float]] = {}
     for share in QUALITIES:
         shortfall = share * best - quality

@@ -14,7 +14,6 @@ from router_ml.ladder import Ladder
 from router_ml_training.dataset import Dataset
 from router_ml_training.evaluation.bootstrap import mean_figure
 from router_ml_training.evaluation.compare import standard_error
-from router_ml_training.evaluation.curves import choose
 from router_ml_training.evaluation.metrics import Figure
 from router_ml_training.frontier import expected_cost
 from router_ml_training.onboarding import (
@@ -184,7 +183,7 @@ def compare_choices(joined: Joined, old: PolicySpec, *, quality: float) -> Verdi
     logged = scored.dataset.cost_usd[rows]
     usd = np.where(np.isnan(logged), scored.cost_usd[rows], logged)
     (ours_kept, ours_usd), (kept, spent) = (_of(earned, usd, picked) for picked in (ours, theirs))
-    price = _alone(new, quality) if new.price_unit == "usd" else 0.0
+    price = new.operating(quality, attempts=1)[0] if new.price_unit == "usd" else 0.0
     lost, short = kept - ours_kept - price * (spent - ours_usd), kept - ours_kept
     wanted = quality * earned[:, known].mean(axis=0).max()
     faults = []
@@ -200,8 +199,8 @@ def compare_choices(joined: Joined, old: PolicySpec, *, quality: float) -> Verdi
 
 
 def _chosen(scored: Scored, policy: PolicySpec, rows: NDArray[np.int64], quality: float) -> NDArray[np.intp]:
-    price = _alone(policy, quality)
-    return choose(scored.adequacy[rows], scored.cost_in(policy.price_unit)[rows], price)
+    # No answer is known here, so that policies of plans are compared by what they do where one attempt is allowed.
+    return scored.taken(policy, quality).first[rows]
 
 
 def _of(earned: F64, usd: F64, picked: NDArray[np.intp]) -> tuple[F64, F64]:
@@ -212,8 +211,3 @@ def _of(earned: F64, usd: F64, picked: NDArray[np.intp]) -> tuple[F64, F64]:
 def _worse(lost: F64, group: NDArray[np.int64]) -> bool:
     error = standard_error(lost, group) if len(np.unique(group)) > 1 else float("inf")
     return bool(lost.mean() > _ERRORS * error + 1e-9)
-
-
-def _alone(policy: PolicySpec, quality: float) -> float:
-    # Of a policy with plans of two attempts, what it does where one is allowed.
-    return policy.operating(quality, attempts=1)[0]

@@ -17,10 +17,11 @@ from router_ml_training.certification_evidence import can_certify
 from router_ml_training.dataset import Dataset
 from router_ml_training.export import ParityReport, check_parity, to_onnx
 from router_ml_training.frontier import expected_cost, feature_bounds, solve_frontier
-from router_ml_training.scored import Scored, score_with_models
+from router_ml_training.scored import Scored, reckoned_cost, score_with_models
 from router_ml_training.settings import TrainingSettings
 from router_ml_training.splits import Split, split_rows
-from router_ml_training.tasks import AdequacyModel, TokenModel, fit_tokens
+from router_ml_training.tasks import AdequacyModel
+from router_ml_training.tokens import TokenModel, cross_fit_tokens
 from router_ml_training.verifier_training import Judge, learn_to_judge
 
 __all__ = ["Progress", "Trained", "learn"]
@@ -55,6 +56,11 @@ class Trained:
     def n_fitted(self) -> int:
         """How many rows the models were fitted on."""
         return len(self.competition.fitted)
+
+    @property
+    def n_solved(self) -> int:
+        """How many rows with every tier's outcome the frontier's prices rest on."""
+        return int(self.competition.held_out.complete.sum())
 
     @property
     def learner(self) -> str:
@@ -99,11 +105,13 @@ def learn(
         on_start=lambda name: progress(f"fitting '{name}'"),
     )
     model = competition.winner
-    tokens = fit_tokens(competition.fitted, model.encoder)
+    fitted, held_out = competition.fitted, competition.held_out
+    tokens, lengths = cross_fit_tokens(fitted, model.encoder, seed=settings.seed, num_threads=settings.num_threads)
+    if held_out is not fitted:
+        lengths = tokens.predict(model.encoder.encode(held_out))
     progress("solving the policy")
-    held_out = competition.held_out
-    lengths = tokens.predict(model.encoder.encode(held_out))
-    judged = Scored(held_out, competition.adequacy[competition.choice.name], expected_cost(held_out, lengths, ladder))
+    adequacy, cost = competition.adequacy[competition.choice.name], expected_cost(held_out, lengths, ladder)
+    judged = Scored(held_out, adequacy, cost, spent_usd=reckoned_cost(held_out, ladder))
     if len(held_out.answers):
         progress("learning to judge answers")
     judge = learn_to_judge(judged, lengths, seed=settings.seed, num_threads=settings.num_threads, rng=rng)

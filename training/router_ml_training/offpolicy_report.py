@@ -13,7 +13,6 @@ from router_ml.bundle import PolicySpec
 from router_ml.cli.output import table
 from router_ml.errors import DataError
 from router_ml_training.dataset import Dataset
-from router_ml_training.evaluation.curves import choose
 from router_ml_training.evaluation.metrics import Figure
 from router_ml_training.evaluation.offpolicy import (
     CLIP,
@@ -114,7 +113,7 @@ def offpolicy_report(scored: Scored, policy: PolicySpec, *, quality: float) -> O
     """Estimate what a policy would have been worth on a log that another policy wrote.
 
     The reward of a row is the known quality of the first tier that was tried, its cost that of this one answer. The
-    target is the policy's choice at the quality asked for, without exploration and without hard rules.
+    target is what the policy tries first at the quality asked for, without exploration and without hard rules.
 
     Args:
         scored: The log, scored by the bundle; its adequacy and expected cost are the reward models.
@@ -131,7 +130,7 @@ def offpolicy_report(scored: Scored, policy: PolicySpec, *, quality: float) -> O
             f"none of the {len(data)} requests says which tier was drawn first, and with which probability: log "
             "`propensity` with every decision (the service does), or measure on audits, without --offpolicy"
         )
-    chosen = choose(scored.adequacy, scored.cost_in(policy.price_unit), policy.shadow_price(quality))
+    chosen = scored.first(policy, quality)
     rows = np.flatnonzero(drawn)
     counts = np.bincount(chosen[rows], minlength=len(data.tiers)) / len(rows)
     target = np.eye(len(data.tiers))[chosen]

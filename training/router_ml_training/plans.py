@@ -73,6 +73,7 @@ class Judged:
     `posterior` (n, K, K) holds in `[:, s]` what is thought of every tier once s has answered. `spread` (K, K) is what
     plans are valued with; see `router_ml.plans.plan_values`. `later` (n, K, K) holds in `[:, s]` what every tier is
     expected to cost once s has answered, None: what it was expected to cost before; `update` is what that follows from.
+    `refused` (n, K) says whose answers a response check refuses, whatever else is thought of them; None: nobody's.
     """
 
     adequacy: F64
@@ -81,12 +82,14 @@ class Judged:
     spread: F64
     later: F64 | None = None
     update: CostUpdate | None = None
+    refused: NDArray[np.bool_] | None = None
 
     def rows(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> Judged:
         """Return the rows of that index or mask."""
         later = None if self.later is None else self.later[index]
         adequacy, cost, posterior = self.adequacy[index], self.cost[index], self.posterior[index]
-        return replace(self, adequacy=adequacy, cost=cost, posterior=posterior, later=later)
+        refused = None if self.refused is None else self.refused[index]
+        return replace(self, adequacy=adequacy, cost=cost, posterior=posterior, later=later, refused=refused)
 
     def spec(self) -> PlanSpec:
         """Return what a policy needs to do the same."""
@@ -132,6 +135,8 @@ class Taken:
 def act(judged: Judged, price: float) -> Taken:
     """Do what the router does at one shadow price: choose the plan, see the answer, keep it or jump.
 
+    An answer that a response check refuses is never kept: the plan's next tier answers, else the best other one alone.
+
     Args:
         judged: The rows.
         price: Shadow price, quality per unit of `judged.cost`, finite.
@@ -155,13 +160,28 @@ def act(judged: Judged, price: float) -> Taken:
         next_tier = then[:, None] == np.arange(alone.shape[1])
         paid = priced[rows] if judged.later is None else price * judged.later[rows, tier]
         last[rows] = jump(judged.posterior[rows, tier], paid, tier, next_tier)
+        if judged.refused is not None:
+            last[rows] = np.where(judged.refused[rows, tier], then, last[rows])
     return Taken(first, last)
 
 
-def act_alone(adequacy: F64, cost: F64, price: float) -> Taken:
-    """Do what a policy of single attempts does: the tier of the highest utility, ties to the cheaper."""
+def act_alone(adequacy: F64, cost: F64, price: float, refused: NDArray[np.bool_] | None = None) -> Taken:
+    """Do what a policy of single attempts does: the tier of the highest utility, ties to the cheaper.
+
+    Args:
+        adequacy: Chances, (n, K).
+        cost: In the unit that the price is per, (n, K).
+        price: Shadow price, finite.
+        refused: Whose answers a response check refuses, (n, K): the dearer tier of the highest utility stands by for
+            them; None: no second attempt is allowed.
+    """
     column = choose(adequacy, cost, price)
-    return Taken(column, column)
+    if refused is None:
+        return Taken(column, column)
+    everyone, k = np.arange(len(column)), adequacy.shape[1]
+    worth = np.where(np.arange(k) > column[:, None], adequacy - price * cost, -np.inf)
+    escalated = refused[everyone, column] & (column < k - 1)
+    return Taken(column, np.where(escalated, worth.argmax(axis=1), column))
 
 
 def grid_of(knob: F64, taken: list[Taken], outcomes: Outcomes) -> Grid:
@@ -252,5 +272,8 @@ def _spread(before: F64, after: F64, quality: F64) -> float:
     both = ~np.isnan(outcome)
     if both.sum() >= _MIN_ROWS:
         variance = min(variance, max(float(np.mean(moved[both] * outcome[both])), 0.0))
+    else:
+        # The verifier's own word counts for as much as there is to check it by.
+        variance *= float(both.sum()) / _MIN_ROWS
     possible = float(np.mean(before[:, 0] * (1.0 - before[:, 0])))
     return _SCALE * float(np.sqrt(variance / max(possible, 1e-9)))

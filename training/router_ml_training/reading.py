@@ -76,7 +76,10 @@ def _read(log: Log, ladder: Ladder, counts: _Counts) -> Iterator[Interaction]:
 
 
 def _fault(row: Interaction) -> str | None:
-    # Features that another release stored: such a row is lost, the rest of the log is not.
+    # Such a row is lost, the rest of the log is not: it was drawn by nobody who wrote these propensities, or
+    # another release stored its features.
+    if row.mode == "live" and row.attempts and row.propensity.get(row.attempts[0].tier) == 0.0:
+        return f"propensity: {row.attempts[0].tier} was tried first, with probability 0, which cannot be"
     try:
         _ = row.features and from_stored(row.features)
     except DataError as error:

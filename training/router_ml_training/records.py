@@ -15,7 +15,7 @@ from router_ml_training.evaluation.metrics import Figure
 from router_ml_training.evaluation.report import ModelFacts, ReportData, render_report
 from router_ml_training.learning import Trained
 from router_ml_training.pipeline import Run, Tracker
-from router_ml_training.reporting import data_facts, report_data
+from router_ml_training.reporting import data_facts, few_rows_note, report_data
 from router_ml_training.settings import MlflowSettings, TrainingSettings
 from router_ml_training.tasks import forms
 from router_ml_training.tracking import DataRecord, TrainingRecord, log_training, set_alias
@@ -25,11 +25,11 @@ __all__ = ["mlflow_tracker", "name_champion", "report_of_run"]
 _log = logging.getLogger(__name__)
 
 
-def report_of_run(run: Run, *, title: str = "Router training run") -> ReportData:
-    """Return what the report of a finished run says."""
+def report_of_run(run: Run, *, title: str = "Router training run", draw: bool = True) -> ReportData:
+    """Return what the report of a finished run says; its pictures take a while, and the terminal needs none."""
     model = ModelFacts(run.trained.learner, run.version, run.mlflow_run_id, _model_facts(run.trained))
     run_of = (run.trained, run.assessment, run.certification, run.dataset)
-    return _report(*run_of, run.created, run.description, model, title)
+    return _report(*run_of, run.created, run.description, model, title, draw=draw)
 
 
 def mlflow_tracker(settings: MlflowSettings, training: TrainingSettings, now: datetime, description: str) -> Tracker:
@@ -92,6 +92,8 @@ def _report(
     description: str,
     model: ModelFacts,
     title: str,
+    *,
+    draw: bool = True,
 ) -> ReportData:
     return report_data(
         assessment,
@@ -101,6 +103,8 @@ def _report(
         model=model,
         choice=trained.competition.choice,
         certification=certification,
+        notes=few_rows_note(trained.n_solved),
+        draw=draw,
     )
 
 

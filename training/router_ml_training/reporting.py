@@ -17,7 +17,10 @@ from router_ml_training.evaluation.figures import cost_quality, reliability_diag
 from router_ml_training.evaluation.metrics import Figure
 from router_ml_training.evaluation.report import DataFacts, ModelFacts, ReportData
 
-__all__ = ["data_facts", "report_data"]
+__all__ = ["data_facts", "few_rows_note", "report_data"]
+
+# Prices found on fewer rows miss the quality asked for by several points.
+_FEW_ROWS = 1000
 
 
 def report_data(
@@ -30,8 +33,9 @@ def report_data(
     choice: Choice | None,
     certification: Certification | None = None,
     notes: tuple[str, ...] = (),
+    draw: bool = True,
 ) -> ReportData:
-    """Draw the pictures and gather everything a report says."""
+    """Gather everything a report says, and draw its pictures unless it is only told."""
     return ReportData(
         title=title,
         created=created,
@@ -46,7 +50,7 @@ def report_data(
         vacuous=assessment.vacuous,
         choice=choice,
         calibration=assessment.calibration,
-        pictures=_pictures(assessment, simulated=data.simulated),
+        pictures=_pictures(assessment, simulated=data.simulated) if draw else (),
         data=data,
         model=model,
         notes=(*notes, *_cautions(assessment)),
@@ -69,12 +73,22 @@ def data_facts(dataset: Dataset, assessment: Assessment, description: str) -> Da
     )
 
 
+def few_rows_note(n_solved: int) -> tuple[str, ...]:
+    """Return a warning where the frontier's prices rest on few requests with every tier's outcome known."""
+    if n_solved >= _FEW_ROWS:
+        return ()
+    return (
+        f"The prices of the frontier rest on {n_solved:,} requests with every tier's outcome known: below "
+        f"{_FEW_ROWS:,} the quality kept can miss what was asked for by several points, so audit more requests.",
+    )
+
+
 def _escalation_note(assessment: Assessment) -> tuple[str, ...]:
     if not assessment.router.escalation_rate:
         return ()
     return (
-        "The operating point includes escalations: a poor answer that a rule recognised was replaced by the dearer "
-        "tier's, both paid for. The curve is of first answers alone, so the point may lie above it.",
+        "The operating point and the curve are those of plans: where the verifier expected more of a dearer tier, its "
+        "answer replaced the first one, and both are paid for. APGR and CPT are of the scores before the call.",
     )
 
 

@@ -30,13 +30,15 @@ _SAME = 1e-9
 class Solved:
     """A policy, and what it was solved on: `n_rows` requests, on `n_complete` of which every outcome was known.
 
-    `estimated` says that the model's own probabilities stood in for unknown outcomes.
+    `estimated` says that the model's own probabilities stood in for unknown outcomes; `scored` are those rows and all
+    others, priced at the new prices.
     """
 
     policy: PolicySpec
     n_rows: int
     n_complete: int
     estimated: bool
+    scored: Scored | None = None
 
 
 def score_columns(bundle: Bundle, dataset: Dataset) -> tuple[F64, F64]:
@@ -84,7 +86,7 @@ def resolved(scored: Scored, ladder: Ladder, policy: PolicySpec) -> Solved:
         bounds=policy.bounds,
         plans=judged.spec() if judged is not None and planned else None,
     )
-    return Solved(made, len(rows), int(complete.sum()), not bool(complete[rows].all()))
+    return Solved(made, len(rows), int(complete.sum()), not bool(complete[rows].all()), scored)
 
 
 def solved_again(bundle: Bundle, ladder: Ladder, dataset: Dataset) -> Solved:
@@ -148,7 +150,19 @@ def carried_over(policy: PolicySpec, ladder: Ladder) -> PolicySpec:
         )
     scale = factor if policy.price_unit == "usd" else 1.0
     points = tuple(_scaled(point, scale) for point in policy.frontier)
-    return policy.model_copy(update={"tiers": ladder.tiers, "frontier": points})
+    plans = policy.plans
+    if ladder.names != policy.ladder.names:
+        # Plans and the verifier know the tiers by their place in the ladder.
+        plans = None
+        points = tuple(_single(point) for point in points)
+    return policy.model_copy(update={"tiers": ladder.tiers, "frontier": points, "plans": plans})
+
+
+def _single(point: FrontierPoint) -> FrontierPoint:
+    """Return the point that keeps the same quality by single attempts; what it saves was not measured."""
+    if not point.judged:
+        return point
+    return FrontierPoint(quality=point.quality, shadow_price=point.alone_price or 0.0, saving=0.0)
 
 
 def _scaled(point: FrontierPoint, factor: float) -> FrontierPoint:

@@ -1,4 +1,4 @@
-"""What is learned: adequacy per tier before the call, and how long the answer will be.
+"""What is learned: adequacy per tier before the call.
 
 A tier whose outcome was seen whatever the cheaper ones did gets a *marginal* head, P(ok). A tier that was mostly seen
 because a cheaper one had failed gets a *chained* head, P(ok given the cheaper failed); its adequacy is then
@@ -35,10 +35,9 @@ from router_ml_training.onnx_graph import GraphBuilder
 from router_ml_training.shared import fit_shared, one_outcome_each
 from router_ml_training.slips import PUBLIC_SLIP, SlipLaw, fit_slip
 
-__all__ = ["AdequacyModel", "TierModel", "TokenModel", "cross_fit_adequacy", "fit_adequacy", "fit_tokens", "forms"]
+__all__ = ["AdequacyModel", "TierModel", "cross_fit_adequacy", "fit_adequacy", "forms"]
 
 F64: TypeAlias = NDArray[np.float64]
-F32: TypeAlias = NDArray[np.float32]
 
 # Each round fits every head again, so there are few; not tuned.
 _ROUNDS = 3
@@ -111,32 +110,6 @@ class AdequacyModel:
                 p = graph.add("Add", kept, graph.add("Mul", graph.add("Sub", one, cheaper), p))
             columns.append(p)
         return graph.add("Concat", *columns, axis=1)
-
-
-@dataclass(frozen=True, slots=True)
-class TokenModel:
-    """Expected answer tokens per tier: exp(linear in the standardised columns) times a smearing factor.
-
-    `weights` (D, K) and `intercept` (K,) are float32 and already hold the logarithm of the factor.
-    """
-
-    weights: F32
-    intercept: F32
-
-    def predict(self, design: Design) -> F64:
-        """Return expected tokens, shape (n, K)."""
-        tokens: F64 = np.exp(design.scaled.astype(np.float64) @ self.weights + self.intercept)
-        return np.minimum(tokens, _MAX_TOKENS)
-
-    def add_to_graph(self, graph: GraphBuilder) -> str:
-        """Add one product, one sum and the exponential; return the tensor (n, K)."""
-        product = graph.add("MatMul", graph.named("scaled"), graph.constant(self.weights))
-        tokens = graph.add("Exp", graph.add("Add", product, graph.constant(self.intercept)))
-        return graph.add("Min", tokens, graph.scalar(_MAX_TOKENS))
-
-
-_MAX_TOKENS = 16_384.0
-_RIDGE = 10.0
 
 
 def fit_adequacy(
@@ -252,31 +225,6 @@ def _slip(model: AdequacyModel, logits: F64, held_out: Dataset, t: int) -> SlipL
     posterior = smoothed(held_out, *model.transitions(logits))
     cheaper = model.adequacy_of(logits)[both, t - 1]
     return fit_slip(cheaper, rise[both, t], 1.0 - posterior.ok[both, t], posterior.ok[both, t - 1])
-
-
-def fit_tokens(train: Dataset, encoder: Encoder) -> TokenModel:
-    """Fit answer lengths per tier by ridge regression on the logarithm; unseen tiers get the overall average.
-
-    Source of the smearing factor: Duan 1983, the mean of exp(residual).
-    """
-    scaled = encoder.encode(train).scaled.astype(np.float64)
-    seen = train.output_tokens[~np.isnan(train.output_tokens)]
-    default = float(np.log(max(seen.mean(), 1.0))) if len(seen) else float(np.log(300.0))
-    n_columns, n_tiers = scaled.shape[1], len(train.tiers)
-    weights, intercept = np.zeros((n_columns, n_tiers)), np.full(n_tiers, default)
-    for t in range(n_tiers):
-        rows = ~np.isnan(train.output_tokens[:, t])
-        if rows.sum() < 2 * n_columns:
-            if rows.any():
-                intercept[t] = np.log(max(train.output_tokens[rows, t].mean(), 1.0))
-            continue
-        x, y = scaled[rows], np.log1p(train.output_tokens[rows, t])
-        centre = x.mean(axis=0)
-        gram = (x - centre).T @ (x - centre) + _RIDGE * np.eye(n_columns)
-        weights[:, t] = np.linalg.solve(gram, (x - centre).T @ (y - y.mean()))
-        residual = y - y.mean() - (x - centre) @ weights[:, t]
-        intercept[t] = y.mean() - centre @ weights[:, t] + np.log(np.mean(np.exp(residual)))
-    return TokenModel(weights.astype(np.float32), intercept.astype(np.float32))
 
 
 def forms(model: AdequacyModel) -> Mapping[str, str]:

@@ -116,6 +116,10 @@ def kept_table(policy: PolicySpec) -> str:
     points = [point for point in policy.frontier if point.quality in _SHOWN]
     if not points:
         return f"no quality is promised below that of {policy.best_tier}: keep the constant model"
+    if policy.best_tier == policy.tiers[0].name:
+        return (
+            f"{policy.best_tier} is the best tier and the cheapest: there is nothing to save; keep the constant model"
+        )
     rows = [(f"{point.quality:g}", f"{100 * point.saving:.1f} %", f"{point.shadow_price:.4g}") for point in points]
     return table(("quality", "saving", "price"), rows)
 

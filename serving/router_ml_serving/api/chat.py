@@ -6,6 +6,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
+from router_ml.schema import Decision
 from router_ml_serving.api import json_body, raw_route
 from router_ml_serving.api.route import BODY
 from router_ml_serving.cascade import AttemptResult
@@ -16,7 +17,7 @@ from router_ml_serving.streaming import ClientGone, StreamedReply, router_header
 from router_ml_serving.upstream import Reply
 from router_ml_serving.wire import parse_json, read_chat, with_facts
 
-__all__ = ["routes"]
+__all__ = ["may_pass_through", "routes"]
 
 # What nginx logs for a client that hung up; nobody receives it.
 _CLIENT_CLOSED_REQUEST = 499
@@ -32,7 +33,7 @@ def routes(service: Service) -> list[APIRoute]:
         chat = read_chat(parse_json(await service.read_body(request)), request.scope["headers"])
         exchange = service.begin(chat, started_s)
         if chat.stream:
-            through = _may_pass_through(exchange, service.settings.stream_adequacy)
+            through = may_pass_through(exchange.decision, service.settings.stream_adequacy)
             return StreamedReply(exchange, through=through, keepalive_s=service.settings.keepalive_s)
         try:
             return _reply(exchange, await unless_gone(request.receive, exchange.whole()))
@@ -45,10 +46,19 @@ def routes(service: Service) -> list[APIRoute]:
     return [raw_route("POST", "/v1/chat/completions", complete, body=schema)]
 
 
-def _may_pass_through(exchange: Exchange, threshold: float) -> bool:
-    # Holding an answer back is worth its time only when there is somewhere to escalate to, and a need to.
-    decision = exchange.decision
-    return decision.plan.escalate_to is None or decision.adequacy[decision.tier] >= threshold
+def may_pass_through(decision: Decision, threshold: float) -> bool:
+    """Say whether a stream may go to the client unjudged.
+
+    Holding an answer back is worth its time only when there is somewhere to escalate to, and a need to. A plan that
+    judges the answer was tuned and certified with that judgement, however sure the router is beforehand.
+
+    Args:
+        decision: The decision that the stream follows from.
+        threshold: Adequacy from which on an answer that is no part of a judged plan may pass.
+    """
+    if decision.plan.escalate_to is None:
+        return True
+    return not decision.judged and decision.adequacy[decision.tier] >= threshold
 
 
 def _reply(exchange: Exchange, result: AttemptResult) -> Response:

@@ -17,7 +17,7 @@ from router_ml_training.commands.workbench import open_workbench, steps
 from router_ml_training.dataset import Dataset
 from router_ml_training.evaluation.bounds import TESTS, check_shares
 from router_ml_training.evaluation.certificate import Certificate, Step
-from router_ml_training.evaluation.certificate_record import Beside, Certification
+from router_ml_training.evaluation.certificate_record import Certification
 from router_ml_training.reading import Log, read_dataset
 from router_ml_training.scored import score_with_bundle
 from router_ml_training.sources import SOURCES
@@ -102,23 +102,27 @@ def _text(found: Certification, certificate: Certificate, version: str, warnings
             f"{certificate.date:%Y-%m-%d}.",
             f"Of what {best} answers well, a router that loses at most {loss:g} % on what it sends elsewhere leaves at "
             f"least {kept:.1f} % to it, whatever it knows.",
-            *_beside(found.beside),
+            *([found.labels] if found.labels else []),
+            *(f"{note[0].upper()}{note[1:]}." for note in found.notes),
+            *_beside(found),
             *_slices(found),
         )
     )
 
 
-def _beside(beside: Beside | None) -> list[str]:
+def _beside(found: Certification) -> list[str]:
+    beside = found.beside
     if beside is None:
         return []
     facts = {
         "quality gap g": beside.gap,
-        "a random mix at the same cost keeps": beside.mix_kept,
+        "a random mix at the same cost keeps": beside.mix_kept if found.beyond_constant else None,
         "the oracle at this loss saves": beside.oracle_saving,
     }
     said = "; ".join(f"{name} {100 * value:.1f} %" for name, value in facts.items() if value is not None)
     ratio = "" if beside.cost_ratio is None else f"; cost ratio r {beside.cost_ratio:.3g}"
-    return [f"{said}{ratio}.", *([f"Vacuous: {beside.vacuous}."] if beside.vacuous else [])]
+    rows = f"On the {found.n_known:,} requests with every tier's outcome known: "
+    return [f"{rows}{said}{ratio}.", *([f"Vacuous: {beside.vacuous}."] if beside.vacuous else [])]
 
 
 def _slices(found: Certification) -> list[str]:

@@ -15,7 +15,7 @@ from router_ml.cli.arguments import whole_number
 from router_ml.cli.output import emit
 from router_ml.errors import UsageError
 from router_ml_training.demo.story import DemoOptions, run_demo
-from router_ml_training.learners import LEARNERS
+from router_ml_training.settings import TrainingSettings
 from router_ml_training.simulate import POLICIES
 from router_ml_training.simulate.outcomes import OutcomeTable, load_outcomes, outcome_table, parse_tiers
 from router_ml_training.simulate.workload import generate
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         quality=args.quality,
         n_live=args.live,
         audit_share=args.audit,
-        learners=tuple(LEARNERS),
+        learners=TrainingSettings().learners,
         seed=args.seed,
     )
     result = run_demo(table, described, options, say)

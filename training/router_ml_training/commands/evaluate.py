@@ -48,13 +48,13 @@ def run(args: argparse.Namespace) -> int:
     """Print what the bundle is worth on the log."""
     if args.offpolicy:
         return _offpolicy(args)
-    bundle, assessment, report = evaluate(args)
+    bundle, assessment, report = evaluate(args, draw=False)
     emit(args, {"version": bundle.version, **headline(assessment)}, summary_table(report))
     return 0
 
 
-def evaluate(args: argparse.Namespace) -> tuple[Bundle, Assessment, ReportData]:
-    """Measure the bundle that `args` names on the logs that `args` names."""
+def evaluate(args: argparse.Namespace, *, draw: bool = True) -> tuple[Bundle, Assessment, ReportData]:
+    """Measure the bundle that `args` names on the logs that `args` names; draw the report's pictures if asked to."""
     now = datetime.now(UTC)
     with steps() as progress:
         case = _case(args, progress)
@@ -74,6 +74,7 @@ def evaluate(args: argparse.Namespace) -> tuple[Bundle, Assessment, ReportData]:
         model=ModelFacts(bundle.manifest.learner, bundle.version, bundle.manifest.mlflow_run_id),
         choice=None,
         notes=_own_log(dataset, bundle),
+        draw=draw,
     )
     return bundle, assessment, report
 

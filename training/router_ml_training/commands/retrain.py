@@ -52,6 +52,6 @@ def run(args: argparse.Namespace) -> int:
         **headline(finished.assessment),
     }
     verb = "promoted" if gate.passed else "not promoted; the champion stays"
-    text = f"{summary_table(report_of_run(finished))}\n\n{finished.version} {verb}: {gate.reason}"
+    text = f"{summary_table(report_of_run(finished, draw=False))}\n\n{finished.version} {verb}: {gate.reason}"
     emit(args, record, text)
     return 0 if gate.passed else 1

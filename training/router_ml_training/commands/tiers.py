@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 
 from router_ml.bundle import Bundle, ManifestDraft, Metric, PolicySpec, TrainedOn, write_bundle
 from router_ml.cli.output import emit, table
@@ -14,10 +16,11 @@ from router_ml.ladder import Ladder, Tier, price_of
 from router_ml_training.commands.evaluate import named_bundle
 from router_ml_training.commands.workbench import Workbench, git_commit, open_workbench, steps
 from router_ml_training.dataset import Dataset
+from router_ml_training.gate import GateReport, compare
 from router_ml_training.joining import compare_choices, join_tier
 from router_ml_training.pipeline import LIBRARIES, next_version
 from router_ml_training.reading import Log, read_dataset
-from router_ml_training.repricing import carried_over, common_factor, solved_again
+from router_ml_training.repricing import Solved, carried_over, common_factor, solved_again
 from router_ml_training.sources import SOURCES
 from router_ml_training.tier_graph import GRAPH_FILE, VERIFIER_FILE, reordered
 from router_ml_training.tier_text import joined_record, joined_text, kept_table, left_out, quality_record, solved_on
@@ -52,8 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         kind.add_argument("--promote", action="store_true", help="put the bundle into service if it is not worse")
     for kind in (listed, add, reprice):
         kind.add_argument("--bundle", metavar="VERSION", help="version on the shelf, or a folder (default: champion)")
-        # The host takes it before the kind; people write it at the end.
+        # The host takes both before the kind; people write them at the end.
         kind.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        kind.add_argument("--config", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -136,8 +140,10 @@ def _reprice(args: argparse.Namespace, bench: Workbench, bundle: Bundle) -> int:
         text = f"the prices of {bench.config.source} are those of {bundle.version}: nothing to solve"
         emit(args, {"version": None, "promoted": False}, text)
         return 0
+    gate: GateReport | None = None  # the very same decisions need none
     if args.log:
-        policy, trained_on, how = _solved_on_logs(args, bundle, ladder)
+        solved, trained_on = _solved_on_logs(args, bundle, ladder)
+        policy, how, gate = solved.policy, solved_on(solved), _gate(args, bench, bundle, solved)
     else:
         policy, trained_on = carried_over(bundle.policy, ladder), bundle.manifest.trained_on
         how = "every price was multiplied by one number: the same decisions, nothing to solve"
@@ -148,29 +154,43 @@ def _reprice(args: argparse.Namespace, bench: Workbench, bundle: Bundle) -> int:
     kept = bundle.verifier is not None and ladder.names == bundle.ladder.names
     judging = (bundle.path / VERIFIER_FILE).read_bytes() if kept else None
     write_bundle(bench.shelf.directory, manifest=draft, policy=policy, model=graph, verifier=judging)
-    if args.promote:
-        bench.shelf.promote(version, reason=f"{bundle.version} at other prices", now=now)
+    promoted = args.promote and (gate is None or gate.passed)
+    if promoted:
+        why = "" if gate is None else f": {gate.reason}"
+        bench.shelf.promote(version, reason=f"{bundle.version} at other prices{why}", now=now)
     notes = left_out(bundle, policy, verifier=kept)
     record = {
         "version": version,
-        "promoted": args.promote,
+        "promoted": promoted,
         "policy": how,
+        "gate": None if gate is None else asdict(gate),
         "frontier": [point.model_dump() for point in policy.frontier],
         "notes": notes,
     }
-    lines = (f"policy: {how}", "", kept_table(policy), "", *notes, _place(version, promoted=args.promote))
-    emit(args, record, "\n".join(lines))
-    return 0
+    refused = args.promote and not promoted
+    judged = [] if gate is None else [f"gate: {'passed' if gate.passed else 'not passed'}: {gate.reason}"]
+    place = f"{_place(version, promoted=promoted)}{'; it was not promoted' if refused else ''}"
+    emit(args, record, "\n".join((f"policy: {how}", *judged, "", kept_table(policy), "", *notes, place)))
+    return 1 if refused else 0
 
 
-def _solved_on_logs(args: argparse.Namespace, bundle: Bundle, ladder: Ladder) -> tuple[PolicySpec, TrainedOn, str]:
+def _gate(args: argparse.Namespace, bench: Workbench, bundle: Bundle, solved: Solved) -> GateReport:
+    # On the rows it was solved on: nothing but the policy changed, and that keeps a standard error to spare.
+    assert solved.scored is not None  # noqa: S101  what `solved_again` returns has them
+    champion: Bundle | None = bundle
+    if args.bundle is not None:
+        champion = named_bundle(bench, None) if bench.shelf.champion() is not None else None
+    return compare(solved.scored, solved.policy, champion, bench.ladder, quality=bench.config.policy.quality)
+
+
+def _solved_on_logs(args: argparse.Namespace, bundle: Bundle, ladder: Ladder) -> tuple[Solved, TrainedOn]:
     logs = [Log(location, args.source) for location in args.log]
     with steps() as progress:
         dataset = read_dataset(logs, ladder, progress=progress)
         progress("solving the policy")
         solved = solved_again(bundle, ladder, dataset)
     described = f"{bundle.version}, its policy solved again on {', '.join(map(str, logs))}"
-    return solved.policy, _trained_on(bundle, dataset, described), solved_on(solved)
+    return solved, _trained_on(bundle, dataset, described)
 
 
 def _require_same_tiers(bench: Workbench, bundle: Bundle) -> None:

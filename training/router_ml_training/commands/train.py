@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     if args.promote:
         bench.shelf.promote(finished.version, reason="promoted by `router-ml train --promote`", now=now)
         name_champion(finished.mlflow_run_id, bench.mlflow)
-    report = report_of_run(finished)
+    report = report_of_run(finished, draw=args.report is not None)
     if args.report:
         write_page(args.report, render_report(report))
     record = {
@@ -83,7 +83,13 @@ def run(args: argparse.Namespace) -> int:
         "mlflow_run_id": finished.mlflow_run_id,
         **headline(finished.assessment),
     }
-    promoted = "in service" if args.promote else f"on the shelf; `router-ml promote {finished.version}` serves it"
-    text = f"{record['verdict']}\n{summary_table(report)}\n\n{finished.version} is {promoted}"
+    promote = f"`router-ml promote {finished.version}`"
+    if args.promote:
+        promoted = "in service"
+    elif finished.certification.beyond_constant:
+        promoted = f"on the shelf; {promote} serves it"
+    else:
+        promoted = f"on the shelf, unproven; {promote} would serve it all the same"
+    text = f"{summary_table(report)}\n\n{record['verdict']}\n{finished.version} is {promoted}"
     emit(args, record, text)
     return 0

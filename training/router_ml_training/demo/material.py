@@ -123,6 +123,8 @@ quality = {quality}
 
 [exploration]
 up = 0.02
+audit = 0.1
+shadow = 0.1
 
 [store]
 url = "sqlite:///{home}/router_ml.db"

@@ -1,4 +1,4 @@
-"""The service's decisions on known outcomes, without the service: route, judge by the rules, escalate, add up."""
+"""The service's decisions on known outcomes, without the service: route, judge the answer, escalate, add up."""
 
 from __future__ import annotations
 
@@ -40,15 +40,16 @@ def replay(router: Router, table: OutcomeTable, *, rng: np.random.Generator) -> 
     column, escalated = np.empty(n, np.intp), np.zeros(n, np.bool_)
     finish = table.cells("finish_reason")
     for i, request in enumerate(table.requests):
-        plan = router.route(request, decision_id=str(i), rng=rng).plan
-        tiers = [table.tiers.index(name) for name in _order(plan)]
-        for position, t in enumerate(tiers):
+        decision = router.route(request, decision_id=str(i), rng=rng)
+        for position, name in enumerate(_order(decision.plan)):
+            t = table.tiers.index(name)
             cost[i] += table.cost_usd[i, t]
             column[i], escalated[i] = t, position > 0
             text = table.responses[i, t]
             answer = Answer(text or "", finish[i, t] or "stop", (), int(table.output_tokens[i, t]))
             # A table without answers has nothing to judge.
-            if text is None or router.judge(request, answer) is None:
+            verdict = None if text is None else router.judge(request, answer, decision=decision, tier=name)
+            if verdict is None or verdict.adequate is not False:
                 break
         quality[i] = table.quality[i, column[i]]
     return Replay(quality, cost, column, escalated)

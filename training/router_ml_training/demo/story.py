@@ -22,12 +22,14 @@ from router_ml.durable import replace_file
 from router_ml.errors import RouterError
 from router_ml.router import Router
 from router_ml.shelf import Shelf
+from router_ml.store import open_store
 from router_ml_training.assessment import Assessment, assess, headline
+from router_ml_training.certification import certify_policy
 from router_ml_training.dataset import build_dataset
 from router_ml_training.demo.material import Parts, config_text, cut, ladder_of, write_history
 from router_ml_training.demo.processes import service, standin
 from router_ml_training.demo.replay import replay
-from router_ml_training.demo.traffic import Traffic, send
+from router_ml_training.demo.traffic import Traffic, judge_background, send
 from router_ml_training.evaluation.report import ModelFacts, ReportData, render_report, summary_table
 from router_ml_training.evaluation.strategies import measure, random_mix, vacuity
 from router_ml_training.reporting import data_facts, report_data
@@ -39,6 +41,8 @@ from router_ml_training.sources import outcomes as outcomes_source
 __all__ = ["DemoOptions", "DemoResult", "run_demo"]
 
 _RELOAD_S = 30.0
+# Background calls end and are stored soon after the answers that they ran beside.
+_SETTLE_S = 1.0
 # Below this a first model on half of the log would be noise: the first training then takes all of it.
 _HALVE_FROM = 2000
 
@@ -143,6 +147,10 @@ def _serve_and_retrain(
         say(f"service at {url}; the official OpenAI client sends {len(before)} requests")
         first = send(before, url, rng=rng, progress=_every(100, say))
         say(_told(first))
+        time.sleep(_SETTLE_S)
+        with open_store(load_config(config, {}).store.url) as store:
+            judged = judge_background(before, store.scan(), url)
+        say(f"  in the background, never shown: {judged['audit']} audits and {judged['shadow']} shadows, all judged")
         arguments = ["retrain", "--config", str(config)]
         for log in logs:
             arguments += ["--log", str(log)]
@@ -205,8 +213,9 @@ def _measure(
     rows = outcomes_source.read(str(path), SourceOptions(tiers=named))
     dataset = build_dataset((row for row in rows if not isinstance(row, Reject)), ladder.names)
     rng = np.random.default_rng(options.seed + 20)
+    scored = score_with_bundle(dataset, bundle, ladder)
     measured = assess(
-        score_with_bundle(dataset, bundle, ladder),
+        scored,
         bundle.policy,
         quality=options.quality,
         n_train=n_train,
@@ -240,9 +249,21 @@ def _measure(
         data=data_facts(dataset, assessment, description),
         model=ModelFacts(bundle.manifest.learner, bundle.version, bundle.manifest.mlflow_run_id),
         choice=None,
-        notes=(f"The log that was learned from was written by the logging policy '{options.policy}'.",),
+        certification=certify_policy(scored, bundle.policy, date=datetime.now(UTC), rng=rng),
+        notes=(
+            f"The log that was learned from was written by the logging policy '{options.policy}'.",
+            *_judging(bundle, options.quality),
+        ),
     )
     return assessment, report
+
+
+def _judging(bundle: Bundle, quality: float) -> tuple[str, ...]:
+    if bundle.verifier is None:
+        return ("Answers are judged by rules alone: a learned verifier did not earn its place.",)
+    if not bundle.policy.operating(quality)[1]:
+        return ("A learned verifier judges answers, but at this quality single attempts save more than plans of two.",)
+    return ("A learned verifier judges answers: a plan tries one tier, and jumps to another where that is worth it.",)
 
 
 def _command(arguments: Sequence[str], say: Say, *, allowed: tuple[int, ...] = (0,)) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""Traffic for the demo: the official OpenAI client asks, users answer with thumbs, everything is counted."""
+"""Traffic for the demo: the official OpenAI client asks, users give thumbs, a judge reads background answers."""
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,14 +12,16 @@ from typing import Any
 import numpy as np
 
 from router_ml.registry import require
-from router_ml.schema import Request
+from router_ml.schema import Interaction, Request
 from router_ml_training.simulate.outcomes import OutcomeTable
+from router_ml_training.simulate.truth import Truth
 
-__all__ = ["Traffic", "send"]
+__all__ = ["Traffic", "judge_background", "send"]
 
 _CLIENTS = 4
 # What people do who are asked nothing: disappointment speaks more often than satisfaction.
 _THUMB_IF_GOOD, _THUMB_IF_BAD = 0.3, 0.6
+_GOOD = 0.9
 
 
 @dataclass(slots=True)
@@ -74,17 +76,44 @@ def send(
         if outcome is None:
             return
         quality = float(table.quality[i, table.tiers.index(outcome["tier"])])
-        thumb = draws[i, 1] < (_THUMB_IF_GOOD if quality >= 0.9 else _THUMB_IF_BAD)
+        thumb = draws[i, 1] < (_THUMB_IF_GOOD if quality >= _GOOD else _THUMB_IF_BAD)
         if thumb:
-            _feed_back(client, outcome["decision_id"], adequate=quality >= 0.9)
+            name = outcome["decision_id"]
+            _feed_back(client, name, source="user", adequate=quality >= _GOOD, key=f"thumb-{name}")
         with lock:
             traffic.quality.append(quality)
-            traffic.thumbs_up += int(thumb and quality >= 0.9)
-            traffic.thumbs_down += int(thumb and quality < 0.9)
+            traffic.thumbs_up += int(thumb and quality >= _GOOD)
+            traffic.thumbs_down += int(thumb and quality < _GOOD)
 
     with client, ThreadPoolExecutor(_CLIENTS) as pool:
         list(pool.map(one, range(len(table))))
     return traffic
+
+
+def judge_background(table: OutcomeTable, recorded: Iterable[Interaction], url: str) -> Counter[str]:
+    """Judge every answer that was fetched in the background, as a rubric would, and count the requests by mode.
+
+    Args:
+        table: The prompts, with the true quality of every tier's answer.
+        recorded: What the service has recorded.
+        url: Base URL of the service.
+    """
+    openai = require("openai", extra="dev", why="judge the demo's background answers")
+    truth, judged = Truth(table), Counter[str]()
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="demo", max_retries=0, timeout=60.0) as client:
+        for item in recorded:
+            known = None if item.mode == "live" else truth.find(item.request.messages)
+            if known is None:
+                continue
+            said = [
+                {"source": "judge", "tier": one.tier, "adequate": known.answers[one.model].quality >= _GOOD}
+                for one in item.attempts
+                if one.error is None
+            ]
+            if said:
+                _feed_back(client, item.id, verdicts=said, key=f"judge-{item.id}")
+                judged[item.mode] += 1
+    return judged
 
 
 def _ask(client: Any, openai: Any, request: Request, *, stream: bool) -> dict[str, Any] | None:
@@ -132,9 +161,5 @@ def _count(traffic: Traffic, outcome: Mapping[str, Any] | None) -> None:
     traffic.versions[outcome["policy_version"]] += 1
 
 
-def _feed_back(client: Any, decision_id: str, *, adequate: bool) -> None:
-    client.post(
-        "/feedback",
-        cast_to=object,
-        body={"decision_id": decision_id, "source": "user", "adequate": adequate, "key": f"thumb-{decision_id}"},
-    )
+def _feed_back(client: Any, decision_id: str, **said: Any) -> None:
+    client.post("/feedback", cast_to=object, body={"decision_id": decision_id, **said})

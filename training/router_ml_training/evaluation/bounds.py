@@ -8,9 +8,9 @@ from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import beta, binom, norm
+from scipy.stats import binom, norm
 
-from router_ml.errors import UsageError
+from router_ml.errors import DataError, UsageError
 from router_ml_training.evaluation.outcomes import Floats, Ints
 
 __all__ = [
@@ -19,8 +19,6 @@ __all__ = [
     "betting_e_value",
     "check_shares",
     "clopper_pearson_p",
-    "clopper_pearson_upper",
-    "harms_allowed",
     "least_share_kept",
     "units_needed",
 ]
@@ -74,6 +72,9 @@ def betting_e_value(
         largest: What no shortfall of each arm can exceed, (m,), known before any of them was; None: x. Nothing bounds
             them from below, so estimates that weigh rare audits are taken too.
 
+    Raises:
+        DataError: When a shortfall exceeds its bound: bets that rely on it could cost more than there is.
+
     Source: Waudby-Smith and Ramdas, arXiv 2010.09686, section 4 (bets chosen from the past are valid, one-sided);
     Browne 1999, "Reaching goals by a deadline" (which of them to choose).
     """
@@ -82,6 +83,7 @@ def betting_e_value(
         return 1.0
     way = np.zeros(values.size, np.intp) if arm is None else np.asarray(arm)
     bounds = (1.0 - allowed_loss,) if largest is None else tuple(largest)
+    _check_bounds(values, np.asarray(bounds)[way])
     variance = np.empty(values.size)
     for i, bound in enumerate(bounds):
         variance[way == i] = _variance_before(values[way == i], _FIRST_VARIANCE * max(bound, 1.0))
@@ -89,6 +91,15 @@ def betting_e_value(
     unit = 1.0 / (variance * np.sqrt(_information_left(variance, way, len(bounds))))
     best = _play(values.tolist(), unit.tolist(), cap.tolist(), 1.0 - confidence)
     return float(np.exp(min(best, _MAX_LOG)))
+
+
+def _check_bounds(values: Floats, bound: Floats) -> None:
+    worst = int(np.argmax(values - bound))
+    if not values[worst] <= bound[worst] + 1e-9:
+        raise DataError(
+            f"unit {worst}: a shortfall of {values[worst]:.4g} exceeds the {bound[worst]:.4g} that it is bounded by: "
+            "nothing can be certified; qualities must lie in [0, 1], and propensities be those of the log"
+        )
 
 
 def _play(values: list[float], unit: list[float], cap: list[float], level: float) -> float:
@@ -128,19 +139,6 @@ def _information_left(variance: Floats, way: Ints, arms: int) -> Floats:
 def clopper_pearson_p(harms: int, n: int, rate: float) -> float:
     """Return the p-value of "harm is at least that frequent": how likely so few harms among n would be then."""
     return float(binom.cdf(harms, n, rate))
-
-
-def clopper_pearson_upper(harms: int, n: int, confidence: float) -> float:
-    """Return the exact upper confidence bound of the rate behind `harms` among `n`."""
-    return 1.0 if harms >= n else float(beta.ppf(confidence, harms + 1, n - harms))
-
-
-def harms_allowed(n: int, rate: float, confidence: float) -> int | None:
-    """Return the largest number of harms among n that still proves a rate of at most `rate`; None when none does."""
-    largest = int(binom.ppf(1.0 - confidence, n, rate))
-    while largest >= 0 and clopper_pearson_p(largest, n, rate) > 1.0 - confidence:
-        largest -= 1
-    return largest if largest >= 0 else None
 
 
 def units_needed(allowed_loss: float, confidence: float, *, test: TestName) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -141,8 +142,11 @@ def finish(
     backend = require("matplotlib.backends.backend_agg", extra="training", why="to draw figures")
     backend.FigureCanvasAgg(figure)
     png, svg = io.BytesIO(), io.StringIO()
-    figure.savefig(png, format="png", dpi=_PNG_DPI, facecolor="white", metadata={"Software": None})
-    figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    with warnings.catch_warnings():
+        # A point far outside of the curve leaves its label no room; the picture is then drawn without the layout.
+        warnings.filterwarnings("ignore", message="constrained_layout not applied")
+        figure.savefig(png, format="png", dpi=_PNG_DPI, facecolor="white", metadata={"Software": None})
+        figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return Picture(name, title, alt, png.getvalue(), _themed(svg.getvalue(), name, title, alt, extra or {}))
 
 

@@ -42,6 +42,8 @@ __all__ = [
 
 # What a certificate rests on: requests with every tier's outcome, or chains rectified by audits.
 Evidence: TypeAlias = Literal["pairs", "chains and audits"]
+# A saving below this is what sums of equal numbers differ by.
+_ROUNDING = 1e-6
 Tested: TypeAlias = tuple[bool, float | None, float | None]
 
 
@@ -56,12 +58,6 @@ class Candidate:
     shadow_price: float
     worth: Floats
     cost: Floats
-
-    @classmethod
-    def of_columns(cls, quality: float, shadow_price: float, chosen: Ints, outcomes: Outcomes) -> Self:
-        """Return the policy that answers each request from one column of the outcomes, chosen (n,)."""
-        rows = np.arange(outcomes.n)
-        return cls(quality, shadow_price, outcomes.quality[rows, chosen], outcomes.cost[rows, chosen])
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +106,7 @@ class Certificate:
     @property
     def beyond_constant(self) -> bool:
         """Whether a policy is certified that is cheaper than always the best tier."""
-        return self.index > 0 and (self.saving.value or 0.0) > 0.0
+        return self.index > 0 and (self.saving.value or 0.0) > _ROUNDING
 
     @property
     def verdict(self) -> str:

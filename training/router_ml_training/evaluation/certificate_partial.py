@@ -24,7 +24,7 @@ from router_ml_training.evaluation.bounds import betting_e_value, check_shares, 
 from router_ml_training.evaluation.certificate import Certificate, Step, Units, fixed_sequence, saving_figure
 from router_ml_training.evaluation.outcomes import Floats, Ints
 
-__all__ = ["KeptColumn", "PartialLog", "certify_partial", "rectified"]
+__all__ = ["KeptColumn", "PartialLog", "Reveals", "certify_partial", "rectified"]
 
 Reveals: TypeAlias = Literal["chain", "draw"]
 Mask: TypeAlias = NDArray[np.bool_]
@@ -43,7 +43,7 @@ class PartialLog:
         quality: Known outcomes in [0, 1], NaN where unknown, (n, K).
         predicted: A model's expectation of them, fitted on other rows, (n, K).
         audited: Requests on which every tier was run and judged, drawn whatever they ask, (n,).
-        audit_share: Probability of that draw.
+        audit_share: Probability of that draw; each request is one row, audited or not.
         first: Probability of each tier to be tried first where there is no audit, (n, K). With "draw", that of audited
             rows does not matter.
         tried: The tier tried first, (n,); anything in audited rows.
@@ -245,7 +245,8 @@ def _largest_of_chains(log: PartialLog, kept: float) -> float:
     enters = float(_enters(log).min())
     shown = kept / enters
     hidden = max(kept - log.bar, 0.0) / enters + kept * (1.0 - _LEAST_BEST) / log.audit_share
-    if log.quality.shape[1] > 2:  # beyond where a chain stopped may lie another tier that the policy keeps
+    # Beyond where a chain stopped may lie another tier that the policy keeps.
+    if log.quality.shape[1] > 2 or log.best == 0:
         return 1.0 / enters - 1.0 + shown + hidden + 1.0 / log.audit_share
     # Of two tiers, either both are shown, or the small one is good: what it gives is then lost for certain.
     return 1.0 / enters - 1.0 + max(shown, hidden, (1.0 - kept) / log.audit_share)

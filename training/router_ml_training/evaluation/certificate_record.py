@@ -36,6 +36,7 @@ class Certification:
 
     `n_rows` are the rows that were set aside for it, `n_known` those of them on which every tier's outcome is known
     whatever it was. `pinned` names the slices that are not proven to keep their quality: send those to the best tier.
+    `settled` is the share of the outcomes that people or checks gave, `notes` what else a reader should know.
     """
 
     certificate: Certificate | None
@@ -46,6 +47,8 @@ class Certification:
     beside: Beside | None = None
     slices: tuple[SliceResult, ...] = ()
     slice_loss: float = SLICE_LOSS
+    settled: float | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def beyond_constant(self) -> bool:
@@ -56,6 +59,16 @@ class Certification:
     def pinned(self) -> tuple[str, ...]:
         """Names of the slices on which the certified policy is not proven to keep enough."""
         return tuple(one.name for one in self.slices if one.status == "not certified")
+
+    @property
+    def labels(self) -> str:
+        """Whose word the outcomes are, in one sentence; empty where there are none."""
+        if self.settled is None:
+            return ""
+        said = f"People or checks judged {100 * self.settled:.0f} % of the outcomes"
+        if self.settled > 1.0 - 5e-3:
+            return f"{said}."
+        return f"{said}; the rest are the word of users, judges or rules that nobody has compared with them."
 
     @property
     def verdict(self) -> str:
@@ -78,6 +91,8 @@ class Certification:
             "slices": [one.to_dict() for one in self.slices],
             "slice_loss": self.slice_loss,
             "pinned": list(self.pinned),
+            "settled": self.settled,
+            "notes": list(self.notes),
         }
         plain: dict[str, JsonValue] = json.loads(json.dumps(record))
         return plain

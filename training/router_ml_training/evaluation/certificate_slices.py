@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, TypeAlias
 
@@ -44,7 +44,7 @@ class SliceResult:
 
 def certify_slices(
     outcomes: Outcomes,
-    candidate: Candidate,
+    candidates: Sequence[Candidate],
     slices: Mapping[str, NDArray[np.bool_]],
     *,
     rng: Generator,
@@ -54,9 +54,12 @@ def certify_slices(
 ) -> tuple[SliceResult, ...]:
     """Test every slice for a loss of at most `allowed_loss`; no false "certified" among all, with that confidence.
 
+    These rows also chose the certified policy among those before it. So a slice passes only if it would have passed at
+    every step of the walk: where the first step that loses too much is tested in its own right, no choice helps.
+
     Args:
         outcomes: Quality in [0, 1] and cost (USD) of every tier on each of n requests, (n, K).
-        candidate: The certified policy on the same requests.
+        candidates: The policies of the walk on the same requests, in its order, up to the certified one.
         slices: Name to the rows of it, (n,); declared before anybody saw these outcomes, they may overlap.
         rng: Draws the order of the bets.
         allowed_loss: Share of the best tier's quality that may be lost in a slice.
@@ -78,8 +81,11 @@ def certify_slices(
     values: dict[str, float] = {}
     for name in large:
         rows = slices[name]
-        shortfall = units[name].means((1.0 - allowed_loss) * best[rows] - candidate.worth[rows])[units[name].order]
-        values[name] = 1.0 / betting_e_value(shortfall, allowed_loss=allowed_loss, confidence=strict)
+        tested = [(1.0 - allowed_loss) * best[rows] - one.worth[rows] for one in candidates]
+        shortfalls = [units[name].means(one)[units[name].order] for one in tested]
+        wealth = [betting_e_value(one, allowed_loss=allowed_loss, confidence=strict) for one in shortfalls]
+        values[name] = 1.0 / min(wealth)
+    candidate = candidates[-1]
     passed = holm(values, 1.0 - confidence)
     return tuple(
         SliceResult(

@@ -1,6 +1,8 @@
 """Which candidate to keep: the simplest within one standard error of the best, constants included.
 
 "Keep the constant model" is a normal result: where nothing beats it by more than its noise, nothing has been learned.
+That something has been learned at all is the larger claim, made by the best of several candidates: it takes two
+standard errors, or every sixth log with nothing in it would have a learner.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from router_ml_training.evaluation.outcomes import Floats, Ints
 
 __all__ = ["Candidate", "Choice", "one_standard_error", "standard_error"]
 
+_CONSTANT_ERRORS = 2.0
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -26,7 +30,7 @@ class Candidate:
         loss: Mean held-out loss.
         excess: Mean paired difference to the best candidate's loss; 0 for the best.
         standard_error: Standard error of that difference.
-        within: Whether the difference is at most one standard error.
+        within: Whether the difference is at most one standard error, two for a constant.
     """
 
     name: str
@@ -54,7 +58,7 @@ def one_standard_error(
     constants: Collection[str] = ("constant",),
     groups: ArrayLike | None = None,
 ) -> Choice:
-    """Choose the simplest candidate whose loss is within one standard error of the best one's.
+    """Choose the simplest candidate whose loss is within one standard error of the best one's, a constant within two.
 
     The standard error is that of the paired difference on the same rows, which is far smaller than that of either loss.
 
@@ -78,7 +82,8 @@ def one_standard_error(
         difference = table[name] - table[best]
         error = standard_error(difference, groups)
         excess = float(difference.mean())
-        rows.append(Candidate(name, float(table[name].mean()), excess, error, excess <= error))
+        allowed = _CONSTANT_ERRORS if name in constants else 1.0
+        rows.append(Candidate(name, float(table[name].mean()), excess, error, excess <= allowed * error))
     chosen = next(row.name for row in rows if row.within)
     constant = chosen in constants
     return Choice(chosen, best, constant, tuple(rows), _verdict(chosen, best, constant, len(order)))
@@ -89,7 +94,7 @@ def _verdict(chosen: str, best: str, constant: bool, n: int) -> str:
         return f"Keep the constant model: none of the {n} candidates has a lower held-out loss than '{chosen}'."
     if constant:
         return (
-            f"Keep the constant model: the best candidate, '{best}', is within one standard error of '{chosen}' "
+            f"Keep the constant model: the best candidate, '{best}', is within two standard errors of '{chosen}' "
             "on held-out requests."
         )
     if chosen == best:

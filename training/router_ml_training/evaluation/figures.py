@@ -221,7 +221,8 @@ def tier_mix(
         simulated: Whether the data are simulated.
     """
     best = float(curve.tier_quality[curve.best])
-    low = min(float(curve.quality[0]) / best, 0.99)
+    # Where no tier is ever good, every share of the best is kept by anybody.
+    low = min(float(curve.quality[0]) / best, 0.99) if best > 0 else 0.99
     asked: Floats = np.linspace(low, 1.0, 160)
     found = [curve.cheapest_reaching(quality * best) for quality in asked]
     reached = np.array([point is not None for point in found])

@@ -8,12 +8,12 @@ action A that was taken, r its reward and m(x, a) a model of the reward, every e
     SNIPS       w r / mean(w)                              nearly unbiased; narrower        Swaminathan & Joachims 2015
     DR          sum_a p(a|x) m(x, a) + w (r - m(x, A))     unbiased; as narrow as the model is good  Dudik et al. 2011
     DR clipped  the same with min(w, clip)                 biased where it clips; never wide
-    DR shrunk   DM + e z^2 / (z^2 + 4)                     between DM and DR: e is DR - DM, z = e / its standard error
+    DR shrunk   DM + e z^4 / (z^4 + 2.5^4)                 between DM and DR: e is DR - DM, z = e / its standard error
 
 Intervals come from the influence function of each mean and treat the model as given: it must come from other rows, or
 be cross-fitted (`recalibrated`). They are as wide as Student's t says for the effective number of units, because a few
 heavy requests are few. Rows of one group count as one. DR shrunk has DR's interval, which holds however wrong the model
-is; only its point leans on the model as far as the log does not contradict it.
+is; only its point leans on the model as far as the log does not contradict it, and never leaves that interval.
 """
 
 from __future__ import annotations
@@ -275,7 +275,9 @@ def _shrunk(dr: Figure, direct: float, correction: float, error: float) -> Figur
     if not error > 0.0:
         return dr
     believed = 1.0 / (1.0 + (_HALF_BELIEVED * error / max(abs(correction), 1e-300)) ** _POWER)
-    return Figure(direct + correction * believed, dr.low, dr.high)
+    point = direct + correction * believed
+    low, high = point if dr.low is None else dr.low, point if dr.high is None else dr.high
+    return Figure(min(max(point, low), high), dr.low, dr.high)
 
 
 def _expected_error(logged: Logged, wanted: Floats, surprise: Floats) -> float:

@@ -130,7 +130,14 @@ class ReportData:
 
 
 def headline(data: ReportData) -> str:
-    """The result in one sentence, without softening."""
+    """The result in one sentence, without softening; what is proven comes before what was measured."""
+    if data.certification is not None and not data.certification.beyond_constant:
+        one = data.certification.certificate
+        return "Nothing is proven about this router" if one is None else "Keep the constant model: no saving is proven"
+    return _measured(data)
+
+
+def _measured(data: ReportData) -> str:
     if data.choice is not None and data.choice.keep_constant:
         return "Keep the constant model"
     saving, kept = data.router.saving.value, data.router.quality_kept.value
@@ -161,6 +168,8 @@ def render_report(data: ReportData) -> str:
         headline=headline(data),
         constant=data.choice is not None and data.choice.keep_constant,
         missed=_missed(data),
+        measured_headline=_measured(data),
+        unproven=data.certification is not None and not data.certification.beyond_constant,
         escalates=any(row.escalation_rate is not None for row in (data.router, *data.others)),
         savings=_savings(data),
         metrics=[(_LABELS[name], data.figures[name]) for name in _LABELS if name in data.figures],
@@ -186,18 +195,22 @@ def summary_table(data: ReportData) -> str:
         for strategy in (data.router, *data.others)
     ]
     gap, ratio = data.figures.get("quality_gap"), data.figures.get("cost_ratio")
-    said = [
-        headline(data)
+    said = [] if data.certification is None else [data.certification.verdict]
+    said += [
+        (f"Measured, not proven: {_lowered(_measured(data))}" if said else _measured(data))
         + (" (estimated)" if data.estimated else "")
         + (" (simulated data)" if data.data.simulated else ""),
-        f"quality gap g {_figure(gap)}, cost ratio r {_figure(ratio, _number)}, {data.data.n_test:,} test requests",
+        f"quality gap g {_figure(gap)}, cost ratio r {_figure(ratio, _number)} on {data.data.n_test:,} test requests",
     ]
     if data.vacuous:
         said.append(f"vacuous claim: {data.vacuous}")
     missed = _missed(data)
     said += [missed] if missed else []
-    said += [] if data.certification is None else [data.certification.verdict]
     return "\n".join([*said, *data.notes, "", table(header, rows)])
+
+
+def _lowered(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]
 
 
 def _relative(strategy: Strategy) -> tuple[float | None, float | None]:

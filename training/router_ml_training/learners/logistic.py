@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array, csr_matrix, hstack, vstack
+from scipy.sparse import csr_array, csr_matrix
 from sklearn.linear_model import LogisticRegression
 
 from router_ml_training.landmarks import sampled
@@ -53,13 +53,25 @@ def _joined(blocks: tuple[NDArray[Any] | csr_array, ...]) -> NDArray[Any] | csr_
     dense = [block for block in blocks if not isinstance(block, csr_array)]
     if len(dense) == len(blocks):
         return np.hstack(dense)
-    return csr_array(hstack([csr_array(block) for block in blocks], format="csr"))
+    return _side_by_side([csr_array(block) for block in blocks])
+
+
+def _side_by_side(parts: list[csr_array]) -> csr_array:
+    # As scipy's hstack, which writes down the row of every value on the way: gigabytes, where rows are many.
+    lengths = [np.diff(part.indptr) for part in parts]
+    ends = np.concatenate(([0], np.cumsum(sum(lengths)))).astype(np.int64)
+    # liblinear takes 64-bit values and 32-bit indices only.
+    values, columns = np.empty(ends[-1]), np.empty(ends[-1], np.int32)
+    first_free, width = ends[:-1].copy(), 0
+    for part, length in zip(parts, lengths, strict=True):
+        place = np.repeat(first_free - part.indptr[:-1], length)
+        place += np.arange(part.nnz)
+        values[place], columns[place] = part.data, part.indices + width
+        first_free += length
+        width += part.shape[1]
+    return csr_array((values, columns, ends.astype(np.int32)), shape=(len(ends) - 1, width))
 
 
 def _stacked(matrix: NDArray[Any] | csr_array, first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Any:
-    if not isinstance(matrix, csr_array):
-        return np.vstack((matrix[first], matrix[second]))
-    rows = csr_matrix(vstack((matrix[first], matrix[second])))
-    # liblinear takes 32-bit indices only; scipy widens them when it stacks.
-    rows.indices, rows.indptr = rows.indices.astype(np.int32), rows.indptr.astype(np.int32)
-    return rows
+    order = np.concatenate((np.flatnonzero(first), np.flatnonzero(second)))
+    return csr_matrix(matrix[order]) if isinstance(matrix, csr_array) else matrix[order]
