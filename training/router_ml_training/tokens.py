@@ -17,7 +17,7 @@ from router_ml_training.dataset import Dataset
 from router_ml_training.encoder import Design, Encoder
 from router_ml_training.evaluation.compare import standard_error
 from router_ml_training.landmarks import sampled
-from router_ml_training.learners.trees import Trees, read_trees
+from router_ml_training.learners.trees import TREE_PARAMETERS, Trees, read_trees
 from router_ml_training.onnx_graph import GraphBuilder
 from router_ml_training.splits import group_folds
 
@@ -35,18 +35,13 @@ _FOLDS = 3
 _MAX_ROWS = 20_000
 _TREES = 150
 _PARAMETERS: dict[str, Any] = {
+    **TREE_PARAMETERS,
     "objective": "gamma",  # the logarithm of the mean, errors in proportion to it
     "learning_rate": 0.05,
-    "num_leaves": 15,
     "min_data_in_leaf": 40,
-    "lambda_l2": 5.0,
     "feature_fraction": 0.3,
     "bagging_fraction": 0.8,
     "bagging_freq": 1,
-    "boost_from_average": False,
-    "deterministic": True,
-    "force_row_wise": True,
-    "verbosity": -1,
 }
 
 

@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 from scipy.special import expit
 
 from router_ml.registry import require
-from router_ml_training.learners.trees import Trees, read_trees
+from router_ml_training.learners.trees import TREE_PARAMETERS, Trees, read_trees
 from router_ml_training.verifier_encoder import AnswerDesign
 
 __all__ = ["AnswerHead", "Mix", "Opinions", "fit_answer_head", "fit_mix", "ridge_logistic"]
@@ -29,18 +29,13 @@ _DENSE_WEIGHT = 0.2
 _PRIOR_ROWS = 10.0
 _TREE_ROWS = 200
 _PARAMETERS: dict[str, Any] = {
+    **TREE_PARAMETERS,
     "objective": "cross_entropy",  # the log loss, for targets in [0, 1]
     "learning_rate": 0.04,
-    "num_leaves": 15,
     "min_data_in_leaf": 25,
-    "lambda_l2": 5.0,
     "feature_fraction": 0.3,
     "bagging_fraction": 0.8,
     "bagging_freq": 1,
-    "boost_from_average": False,
-    "deterministic": True,
-    "force_row_wise": True,
-    "verbosity": -1,
 }
 
 

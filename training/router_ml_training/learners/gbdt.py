@@ -19,7 +19,7 @@ from router_ml_training.landmarks import sampled
 from router_ml_training.learners import linear
 from router_ml_training.learners.constant import ConstantHead
 from router_ml_training.learners.protocol import Fit, Head, Learner
-from router_ml_training.learners.trees import Trees, read_trees
+from router_ml_training.learners.trees import TREE_PARAMETERS, Trees, read_trees
 from router_ml_training.onnx_graph import GraphBuilder
 from router_ml_training.splits import group_folds
 
@@ -33,16 +33,11 @@ _MAX_TREES = 200
 _MIN_TREES = 5
 _PATIENCE = 25
 _PARAMETERS: dict[str, Any] = {
+    **TREE_PARAMETERS,
     "objective": "cross_entropy",  # the log loss, for targets in [0, 1]
     "learning_rate": 0.05,
-    "num_leaves": 15,
     "min_data_in_leaf": 40,
-    "lambda_l2": 5.0,
     "feature_fraction": 0.8,
-    "boost_from_average": False,
-    "deterministic": True,
-    "force_row_wise": True,
-    "verbosity": -1,
 }
 
 

@@ -16,10 +16,20 @@ from numpy.typing import NDArray
 from router_ml.errors import ParityError
 from router_ml_training.onnx_graph import GraphBuilder
 
-__all__ = ["Trees", "floor_float32", "read_trees"]
+__all__ = ["TREE_PARAMETERS", "Trees", "floor_float32", "read_trees"]
 
 F32: TypeAlias = NDArray[np.float32]
 I64: TypeAlias = NDArray[np.int64]
+
+# What every ensemble here shares: small trees, and the same ones for the same rows and seed.
+TREE_PARAMETERS: Mapping[str, Any] = {
+    "num_leaves": 15,
+    "lambda_l2": 5.0,
+    "boost_from_average": False,
+    "deterministic": True,
+    "force_row_wise": True,
+    "verbosity": -1,
+}
 
 
 @dataclass(frozen=True, slots=True)
