@@ -13,7 +13,7 @@ export ORT_DISABLE_TELEMETRY := 1
 export GIT_PYTHON_REFRESH := quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lint format bench-speed bench-train bench-quality lock secrets clean
+.PHONY: help install demo test test-soak check lint format bench-speed bench-train bench-quality lock secrets clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,7 +34,10 @@ demo: install ## play the whole cycle on a simulated workload; ends with a table
 	$(BIN)/router-ml demo $(DEMO)
 
 test: lint ## lint, then every test; real tables are used when ROUTER_ML_OUTCOMES names their folder
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not soak" $(ARGS)
+
+test-soak: install ## load the service with everything at once, for a minute; CI runs it after the tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak
 
 check: test ## the same as test: everything that CI runs
 
@@ -54,7 +57,7 @@ format: install ## format the code and mend what can be mended by itself
 	$(BIN)/ruff check --fix .
 
 bench-speed: install ## time a decision; prints a table and writes JSON
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/speed/route.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/speed/run.py
 
 bench-train: install ## time training on logs of up to a million rows; half an hour
 	$(BIN)/python benchmarks/speed/train.py

@@ -34,6 +34,8 @@ from router_ml.manifest import (
     PolicySpec,
     TrainedOn,
 )
+from router_ml.records import record
+from router_ml.scorer import Scorer
 from router_ml.verifier import Verifier, open_verifier
 
 __all__ = [
@@ -63,7 +65,7 @@ R = TypeVar("R", bound=BaseModel)
 Doubles: TypeAlias = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Scores:
     """What the model says about one request, per tier of the bundle's ladder.
 
@@ -92,14 +94,18 @@ class Bundle:
         return self.manifest.version
 
     @cached_property
+    def _scorer(self) -> Scorer:
+        return Scorer(self.session, len(DENSE_NAMES), len(self.policy.tiers))
+
+    @cached_property
     def ladder(self) -> Ladder:
         """The tiers the bundle was trained for, cheapest first."""
         return self.policy.ladder
 
     def score(self, features: Features) -> Scores:
         """Score one request."""
-        adequacy, tokens = self._run(features.dense[None], features.ids[None], features.counts[None])
-        return Scores(adequacy[0].astype(np.float64), tokens[0].astype(np.float64), features.input_tokens)
+        adequacy, tokens = self._scorer.run(features.dense, features.ids, features.counts)
+        return Scores(adequacy, tokens, features.input_tokens)
 
     def score_many(self, batch: FeatureBatch) -> tuple[Doubles, Doubles]:
         """Score many requests.

@@ -1,7 +1,7 @@
 """`router.toml` and its environment: read once, merged, checked as a whole, every mistake explained.
 
-The library owns the sections below; `[serving]`, `[training]` and `[mlflow]` belong to the sides that use them
-(their `settings.py`) and are kept here as they were read.
+The library owns the sections below; `[serving]`, `[tenants]`, `[rollout]`, `[training]` and `[mlflow]` belong to the
+sides that use them (their `settings.py`, `tenants.py`) and are kept here as they were read.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError
 
+from router_ml.environment import overlay
 from router_ml.errors import ConfigError
 from router_ml.ladder import CATALOGUE, Capability, Ladder, Price, Tier, price_of
 from router_ml.registry import did_you_mean
 
 __all__ = [
-    "ENV_PREFIX",
+    "USE_CASES",
     "Config",
     "ExplorationSettings",
     "PolicySettings",
@@ -28,9 +29,16 @@ __all__ = [
     "parse_section",
 ]
 
-ENV_PREFIX = "ROUTER_ML_"
+# Milliseconds that people wait gladly, by use case; `[use_cases.NAME]` overrides them key by key.
+USE_CASES: Mapping[str, Mapping[str, float]] = {
+    "interactive_chat": {"ttft_ms": 1500.0, "total_ms": 5000.0},
+    "autocomplete": {"ttft_ms": 200.0, "total_ms": 500.0},
+    "batch": {"total_ms": 30_000.0},
+    "inline_classification": {"ttft_ms": 300.0, "total_ms": 1000.0},
+    "email": {"ttft_ms": 2000.0, "total_ms": 8000.0},
+}
 # Sections of the two sides: checked by the side that owns them, opaque to the library.
-SIDE_SECTIONS = ("serving", "training", "mlflow")
+SIDE_SECTIONS = ("serving", "tenants", "rollout", "training", "mlflow")
 S = TypeVar("S", bound=BaseModel)
 Rate = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -65,14 +73,22 @@ class ExplorationSettings(_Section):
 
 
 class StoreSettings(_Section):
-    """`[store]`: where events go; `text = false` keeps features and hashes instead of prompts and answers."""
+    """`[store]`: where events go; `text = false` keeps features and hashes instead of prompts and answers.
+
+    Interactions older than `retention_days` are deleted by the running service; None keeps them.
+    """
 
     url: str = "sqlite:///router_ml.db"
     text: bool = True
+    retention_days: Annotated[float, Field(gt=0.0, le=36_500.0)] | None = None
 
 
 class UseCase(_Section):
-    """`[use_cases.NAME]`: latency budgets of one kind of request (None: no limit), and the tiers it may use."""
+    """`[use_cases.NAME]`: latency budgets of one kind of request (None or `inf`: no limit), and its tiers.
+
+    A client that streams waits at most `ttft_ms` for the first token, and `total_ms` for the whole; any other
+    `total_ms`, or `ttft_ms` where that alone is set.
+    """
 
     ttft_ms: Annotated[float, Field(gt=0.0)] | None = None
     total_ms: Annotated[float, Field(gt=0.0)] | None = None
@@ -102,6 +118,8 @@ class _File(_Section):
     store: StoreSettings = Field(default_factory=StoreSettings)
     use_cases: dict[str, UseCase] = Field(default_factory=dict)
     serving: dict[str, Any] = Field(default_factory=dict)
+    tenants: dict[str, Any] = Field(default_factory=dict)
+    rollout: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
     mlflow: dict[str, Any] = Field(default_factory=dict)
 
@@ -130,12 +148,14 @@ def load_config(path: Path | None, environ: Mapping[str, str]) -> Config:
         path: The file; None uses defaults and the environment alone.
         environ: The environment, usually `os.environ`.
 
+    The use cases that everybody has (`USE_CASES`) are there without being named.
+
     Raises:
         ConfigError: With every mistake found, each with its key and what was expected.
     """
     where = str(path) if path else "defaults"
-    raw = _overlay(_read(path) if path else {}, environ)
-    file = parse_section(_File, raw, where=where)
+    raw = overlay(_read(path) if path else {}, environ, sections=tuple(_File.model_fields))
+    file = parse_section(_File, _with_known_use_cases(raw), where=where)
     tiers = [_tier(entry, i, file.prices, where) for i, entry in enumerate(file.tiers)]
     try:
         ladder = Ladder.of(tiers) if tiers else None
@@ -187,29 +207,15 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); pass a file with --config") from error
 
 
-def _overlay(raw: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
-    merged = dict(raw)
-    for name in sorted(environ):
-        if not name.startswith(ENV_PREFIX) or ("__" not in name and name != f"{ENV_PREFIX}MODELS_DIR"):
-            continue
-        *sections, key = name.removeprefix(ENV_PREFIX).lower().split("__")
-        target = merged
-        for section in sections:
-            inner = target.get(section, {})
-            if not isinstance(inner, dict):
-                raise ConfigError(f"{name}: '{section}' is a value, not a section; nothing can be set below it")
-            target[section] = dict(inner)
-            target = target[section]
-        target[key] = _scalar(environ[name])
-    return merged
-
-
-def _scalar(text: str) -> object:
-    # A value is read as TOML would (numbers, booleans, arrays); anything else is a string.
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
+def _with_known_use_cases(raw: dict[str, Any]) -> dict[str, Any]:
+    # Key by key: who sets one budget of a known use case keeps the other.
+    given = raw.get("use_cases", {})
+    if not isinstance(given, dict):
+        return raw
+    cases: dict[str, Any] = {name: dict(case) for name, case in USE_CASES.items()}
+    for name, case in given.items():
+        cases[name] = {**cases.get(name, {}), **case} if isinstance(case, dict) else case
+    return {**raw, "use_cases": cases}
 
 
 def _tier(entry: _TierEntry, i: int, overrides: Mapping[str, Price], where: str) -> Tier:
@@ -264,7 +270,7 @@ def _explain(model: type[BaseModel], item: Mapping[str, Any], prefix: str) -> st
 
 
 def _known_keys(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
-    current: Any = model
+    current: Any = model.model_fields["root"].annotation if issubclass(model, RootModel) else model
     for part in loc:
         annotation = current.model_fields[part].annotation if isinstance(part, str) and _has(current, part) else current
         current = _record_in(annotation) or current

@@ -57,13 +57,18 @@ def replace_file(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def append_line(path: Path, line: str) -> None:
+def append_line(path: Path, line: str, *, mode: int = 0o644) -> None:
     """Append one line in a single write, so that lines of concurrent writers do not mix.
+
+    Args:
+        path: The file; made with `mode` when it is not there.
+        line: What to add, without its end.
+        mode: Permissions of a new file.
 
     Raises:
         OSError: When it cannot be written.
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, mode)
     try:
         os.write(descriptor, f"{line}\n".encode())
         os.fsync(descriptor)

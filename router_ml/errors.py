@@ -137,7 +137,7 @@ class UpstreamError(RouterError):
 
     Args:
         message: What happened, without prompt text or secrets.
-        kind: `timeout`, `connect`, `reset`, `status`, or `protocol`.
+        kind: `timeout`, `connect`, `reset`, `status`, `protocol`, or `open` (not called: it has been failing).
         status: HTTP status of the upstream, if it answered with one.
         body: The upstream's own error body, handed on to the client as it was.
     """

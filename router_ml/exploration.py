@@ -7,16 +7,13 @@ is run in the background (`audit`): a simple random sample of the traffic on whi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 __all__ = ["Background", "beside", "draw_background", "explore"]
-
-Doubles: TypeAlias = NDArray[np.float64]
-Mask: TypeAlias = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +29,7 @@ class Background:
     point: float
 
 
-def explore(choice: int, eligible: Mask, up: float, rng: np.random.Generator) -> tuple[int, Doubles]:
+def explore(choice: int, eligible: Sequence[bool], up: float, rng: np.random.Generator) -> tuple[int, list[float]]:
     """Draw the tier that answers, with the probability of every tier fixed before the draw.
 
     The planned tier keeps 1 - up; the eligible tiers dearer than it share `up` evenly. When there is none, the
@@ -40,21 +37,22 @@ def explore(choice: int, eligible: Mask, up: float, rng: np.random.Generator) ->
 
     Args:
         choice: Position of the planned tier, which must be eligible.
-        eligible: Which tiers may answer, shape (K,).
+        eligible: Which tiers may answer, K flags.
         up: Probability of a dearer tier, in [0, 1].
         rng: Exactly one number is drawn from it.
 
     Returns:
-        The position drawn, and the propensity of every tier, shape (K,), which sums to 1.
+        The position drawn, and the propensities of the K tiers, which sum to 1.
     """
     draw = rng.random()
-    propensity = np.zeros(len(eligible))
-    dearer = [i for i in range(choice + 1, len(eligible)) if eligible[i]] if up > 0.0 else []
+    propensity = [0.0] * len(eligible)
+    dearer = [i for i in range(choice + 1, len(eligible)) if eligible[i]] if up > 0.0 else ()
     if not dearer:
         propensity[choice] = 1.0
         return choice, propensity
     propensity[choice] = 1.0 - up
-    propensity[dearer] = up / len(dearer)
+    for i in dearer:
+        propensity[i] = up / len(dearer)
     if draw < 1.0 - up:
         return choice, propensity
     # The rest of the draw, [1 - up, 1), is cut into equal parts; rounding must not reach past the last.
@@ -75,14 +73,14 @@ def draw_background(audit: float, shadow: float, rng: np.random.Generator) -> Ba
     Returns:
         The draw; None: nothing runs beside the answer.
     """
-    draw, point = rng.random(2).tolist()
+    draw, point = rng.random(), rng.random()
     if draw < audit:
         return Background("audit", audit, point)
     share = (1.0 - audit) * shadow
     return Background("shadow", share, point) if draw < audit + share else None
 
 
-def beside(background: Background, first: int, eligible: Mask) -> tuple[tuple[int, ...], Doubles]:
+def beside(background: Background, first: int, eligible: Sequence[bool]) -> tuple[tuple[int, ...], list[float]]:
     """Return the tiers to run beside an answer, and how the one of a shadow was drawn among them.
 
     An audit runs every eligible tier, the one that answers included: what the client was shown may have been cut off,
@@ -91,17 +89,19 @@ def beside(background: Background, first: int, eligible: Mask) -> tuple[tuple[in
     Args:
         background: The draw.
         first: Position of the tier that was drawn to answer first.
-        eligible: Which tiers may run, shape (K,).
+        eligible: Which tiers may run, K flags.
 
     Returns:
-        Positions, none when no tier is cheaper; and the probability of each tier to be the shadow, shape (K,), all
-        zero for an audit, which draws none.
+        Positions, none when no tier is cheaper; and the probability of each of the K tiers to be the shadow, all zero
+        for an audit, which draws none.
     """
-    propensity = np.zeros(len(eligible))
+    propensity = [0.0] * len(eligible)
+    able = [i for i, may in enumerate(eligible) if may]
     if background.mode == "audit":
-        return tuple(np.flatnonzero(eligible).tolist()), propensity
-    cheaper = np.flatnonzero(eligible[:first]).tolist()
+        return tuple(able), propensity
+    cheaper = [i for i in able if i < first]
     if not cheaper:
         return (), propensity
-    propensity[cheaper] = 1.0 / len(cheaper)
+    for i in cheaper:
+        propensity[i] = 1.0 / len(cheaper)
     return (cheaper[int(background.point * len(cheaper))],), propensity

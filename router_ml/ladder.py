@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
@@ -90,9 +91,12 @@ class Tier(Price):
         return self.cost_usd(_TYPICAL_INPUT_TOKENS, _TYPICAL_OUTPUT_TOKENS)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Ladder:
-    """The tiers in order of price, cheapest first; two to ten of them."""
+    """The tiers in order of price, cheapest first; two to ten of them.
+
+    What every decision needs of them is read from the tiers once and kept, which is why it has no slots.
+    """
 
     tiers: tuple[Tier, ...]
 
@@ -117,10 +121,40 @@ class Ladder:
     def __len__(self) -> int:
         return len(self.tiers)
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Tier names, cheapest first."""
         return tuple(tier.name for tier in self.tiers)
+
+    @cached_property
+    def places(self) -> Mapping[str, int]:
+        """The position of every tier by name, 0 = cheapest."""
+        return {name: i for i, name in enumerate(self.names)}
+
+    @cached_property
+    def everyone(self) -> tuple[bool, ...]:
+        """True for every tier."""
+        return (True,) * len(self.tiers)
+
+    @cached_property
+    def windows(self) -> tuple[int, ...]:
+        """The context window of every tier in tokens."""
+        return tuple(tier.context_window for tier in self.tiers)
+
+    @cached_property
+    def smallest_window(self) -> int:
+        """The smallest context window: what fits there fits everywhere."""
+        return min(self.windows)
+
+    @cached_property
+    def latencies_ms(self) -> tuple[float, ...]:
+        """How long every tier usually takes for an answer, in milliseconds."""
+        return tuple(tier.latency_ms for tier in self.tiers)
+
+    @cached_property
+    def prices(self) -> tuple[tuple[float, float], ...]:
+        """The prices of input and output of every tier, USD per million tokens."""
+        return tuple((tier.input_usd_per_mtok, tier.output_usd_per_mtok) for tier in self.tiers)
 
     def index(self, name: str) -> int:
         """Return the position of a tier, 0 = cheapest.
@@ -128,9 +162,9 @@ class Ladder:
         Raises:
             UnknownName: When the ladder has no such tier.
         """
-        for i, tier in enumerate(self.tiers):
-            if tier.name == name:
-                return i
+        place = self.places.get(name)
+        if place is not None:
+            return place
         known = ", ".join(self.names)
         raise UnknownName(f"no tier is called '{name}'{did_you_mean(name, list(self.names))}; the ladder has {known}")
 
@@ -154,7 +188,30 @@ class Ladder:
         Returns:
             USD per tier, float64, in the shape of `output_tokens`.
         """
-        prices_in = np.array([tier.input_usd_per_mtok for tier in self.tiers])
-        prices_out = np.array([tier.output_usd_per_mtok for tier in self.tiers])
+        prices_in, prices_out = np.array(self.prices).T
         costs: NDArray[np.float64] = (input_tokens * prices_in + output_tokens * prices_out) / 1e6
         return costs
+
+    def costs_of(self, input_tokens: float, output_tokens: Sequence[float]) -> list[float]:
+        """Return what `costs_usd` does for one request, number by number: faster, as a ladder is short."""
+        return [
+            (input_tokens * in_ + tokens * out) / 1e6
+            for (in_, out), tokens in zip(self.prices, output_tokens, strict=True)
+        ]
+
+    def saved_usd(self, name: str, input_tokens: float, cached_tokens: float) -> float:
+        """Return what a call of a tier costs less because so many tokens of its prompt are in the upstream's cache.
+
+        Args:
+            name: The tier; one that the ladder does not have saves nothing.
+            input_tokens: Length of the prompt.
+            cached_tokens: How much of it is in the cache.
+        """
+        if name not in self.places:
+            return 0.0
+        tier = self.tiers[self.places[name]]
+        cached_price = tier.cached_input_usd_per_mtok
+        if cached_price is None:
+            return 0.0
+        tokens = max(min(cached_tokens, input_tokens), 0.0)
+        return tokens * max(tier.input_usd_per_mtok - cached_price, 0.0) / 1e6

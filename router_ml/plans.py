@@ -6,13 +6,15 @@ A plan "s, then t" lets tier s answer, judges the answer, and pays for t as well
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
+from math import exp, log1p, sqrt
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["cost_factor", "jump", "plan_values"]
+__all__ = ["best_plans", "cost_factor", "jump", "plan_values"]
 
 Doubles: TypeAlias = NDArray[np.float64]
 Mask: TypeAlias = NDArray[np.bool_]
@@ -55,6 +57,45 @@ def plan_values(adequacy: Doubles, priced: Doubles, spread: Doubles) -> Doubles:
     values[..., below] = -np.inf
     values[..., diagonal, diagonal] = alone
     return values
+
+
+def best_plans(
+    adequacy: Sequence[float],
+    priced: Sequence[float],
+    spread: Sequence[Sequence[float]],
+    eligible: Sequence[bool],
+    in_time: Sequence[Sequence[bool]] | None = None,
+) -> tuple[list[float], list[int]]:
+    """Return what the best plan that begins with each tier is worth, and its second tier, for one request.
+
+    The same numbers as `plan_values`, one by one: for the few tiers of one request that is many times faster.
+
+    Args:
+        adequacy: Chance of each of the K tiers to be adequate, q(x).
+        priced: Shadow price times expected cost of each, not negative.
+        spread: K rows as in `plan_values`.
+        eligible: Which tiers may answer second.
+        in_time: Row s, column t: whether "s, then t" ends in time; None: every plan does.
+
+    Returns:
+        The worth of every tier's best plan, and the position of its second tier; the tier's own where it is to answer
+        alone, as it is among equals.
+    """
+    k = len(adequacy)
+    alone = [q - cost for q, cost in zip(adequacy, priced, strict=True)]
+    worth, partner = list(alone), list(range(k))
+    for s in range(k - 1):
+        q, row, paid = adequacy[s], spread[s], priced[s] + _WORTH_JUDGING
+        moves, fits = sqrt(max(q * (1.0 - q), 0.0)), None if in_time is None else in_time[s]
+        for t in range(s + 1, k):
+            if not eligible[t] or (fits is not None and not fits[t]):
+                continue
+            scale = moves * row[t] + _TINY
+            ahead = (q - alone[t]) / scale
+            value = ((ahead if ahead > 0.0 else 0.0) + log1p(exp(-abs(ahead)))) * scale + alone[t] - paid
+            if value > worth[s]:
+                worth[s], partner[s] = value, t
+    return worth, partner
 
 
 def jump(posterior: Doubles, priced: Doubles, answered: int, eligible: Mask | None = None) -> NDArray[np.intp]:

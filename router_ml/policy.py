@@ -1,24 +1,30 @@
-"""The pure heart: scores, ladder and knobs in, one choice out, with its propensities and its reason."""
+"""The pure heart: scores, ladder and knobs in, one choice out, with its propensities and its reason.
+
+A ladder has ten tiers at most: numbers in lists are many times faster here than arrays are.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import inf, isfinite
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
+from router_ml.budgets import plans_in_time
 from router_ml.bundle import Scores
-from router_ml.constraints import Context, Needs, eligible
+from router_ml.constraints import Context, Mask, Needs, eligible
 from router_ml.exploration import explore
 from router_ml.ladder import Ladder
 from router_ml.manifest import PriceUnit
-from router_ml.plans import plan_values
+from router_ml.plans import best_plans
+from router_ml.records import record
 
 __all__ = ["Choice", "Context", "Knobs", "decide"]
 
-Doubles: TypeAlias = NDArray[np.float64]
-Mask: TypeAlias = NDArray[np.bool_]
+# One number per tier, in the order of the ladder.
+Figures: TypeAlias = Sequence[float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,30 +45,33 @@ class Knobs:
     safe_tier: str
     best_tier: str
     price_unit: PriceUnit = "usd"
-    spread: Doubles | None = field(default=None, compare=False)
+    spread: tuple[tuple[float, ...], ...] | None = field(default=None, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Choice:
     """One decision in positions of the ladder.
 
     `index` answers first and `escalate_to` next if that answer is poor (None: nobody); `judged` says that judging the
-    answer is part of the plan, where otherwise that tier only stands by for an answer that is none. `adequacy`,
-    `expected_cost_usd`, `utility` (of the best plan that begins with the tier) and `propensity` (of answering first)
-    have shape (K,) and are finite; `eligible` (K,) says who may answer, `constraints` why not all.
+    answer is part of the plan, where otherwise that tier only stands by for an answer that is none; `may_hold` that
+    there is time to hold the answer until it was looked at and to ask that tier then. `adequacy`, `expected_cost_usd`,
+    `utility` (of the best plan that begins with the tier) and `propensity` (of answering first) have one finite number
+    per tier; `eligible` says who may answer, `constraints` why not all. A USD is worth `usd_price` of quality.
     """
 
     index: int
     escalate_to: int | None
     judged: bool
+    may_hold: bool
     explored: bool
-    adequacy: Doubles
-    expected_cost_usd: Doubles
-    utility: Doubles
-    propensity: Doubles
+    adequacy: Figures
+    expected_cost_usd: Figures
+    utility: Figures
+    propensity: Figures
     eligible: Mask
     constraints: tuple[str, ...]
     reason: str
+    usd_price: float
 
 
 def decide(
@@ -78,7 +87,8 @@ def decide(
     """Choose the tier, or the plan of two tiers, with the highest utility.
 
     A tier's utility is adequacy minus shadow price times expected cost; a plan's is that of `plans.plan_values`, and
-    both of its attempts must fit the latency budget. Ties go to the cheaper tier. A request outside the distribution
+    both of its attempts must fit the latency budgets. What the prompt cache of a tier holds makes that tier cheaper, so
+    that leaving it costs its cache. Ties go to the cheaper tier. A request outside the distribution
     of the training data, or one that the model has no finite score for, goes to the safe tier instead.
 
     Args:
@@ -86,39 +96,44 @@ def decide(
         ladder: Prices, context windows and capabilities.
         knobs: Quality, exploration, attempts, safe tier.
         needs: What the request asks of a tier.
-        context: Health, allowed tiers, latency budget.
+        context: Allowed tiers, latency budgets, and what holds now: health, session, measured latencies.
         rng: Exactly one number is drawn from it.
         in_distribution: False sends the request to the safe tier.
 
     Returns:
         The choice; the same arguments and generator state give the same one.
     """
-    finite = bool(np.isfinite(scores.adequacy).all() and np.isfinite(scores.output_tokens).all())
+    adequacy, tokens = scores.adequacy.tolist(), scores.output_tokens.tolist()
+    finite = isfinite(sum(adequacy) + sum(tokens))
     if not finite:
-        scores = Scores(np.zeros(len(ladder)), np.full(len(ladder), needs.output_tokens), scores.input_tokens)
-    costs = ladder.costs_usd(scores.input_tokens, scores.output_tokens)
-    scale = float(costs.max()) if knobs.price_unit == "relative" else 1.0
-    priced = knobs.shadow_price / (scale or 1.0) * costs
-    alone = scores.adequacy - priced
+        adequacy, tokens = [0.0] * len(ladder), [needs.output_tokens] * len(ladder)
+    costs = ladder.costs_of(scores.input_tokens, tokens)
+    # A warm cache makes a call cheaper and quality no dearer: the unit of the price stays the cost of a fresh prompt.
+    usd_price = knobs.shadow_price / ((max(costs) if knobs.price_unit == "relative" else 1.0) or 1.0)
+    warm = context.now.warm
+    if warm is not None and warm in ladder.places:
+        costs[ladder.places[warm]] -= ladder.saved_usd(warm, scores.input_tokens, context.now.warm_tokens)
+    priced = [usd_price * cost for cost in costs]
+    alone = [q - cost for q, cost in zip(adequacy, priced, strict=True)]
     mask, constraints = eligible(needs, ladder, context)
     usable = in_distribution and finite
-    values = None
+    in_time = plans_in_time(ladder, context) if knobs.max_attempts > 1 else None
+    if in_time is not None and context.now.streaming and "tools" not in needs.capabilities:
+        left = _streamable(adequacy, alone, mask, in_time, context.now.unheld_adequacy)
+        mask, constraints = left, (*constraints, *_no_time_to_hold(ladder.names, mask, left))
+    utility, partners = alone, None
     if usable and knobs.spread is not None and knobs.max_attempts > 1:
-        values = _allowed(plan_values(scores.adequacy, priced, knobs.spread), mask, ladder, context)
-    utility = alone if values is None else values.max(axis=1)
+        utility, partners = best_plans(adequacy, priced, knobs.spread, mask, in_time)
     planned = _best(utility, mask) if usable else _safe(ladder, knobs, mask)
     index, propensity = explore(planned, mask, knobs.explore_up, rng)
-    then = _partner(index, values)
-    judged = then is not None
-    names = ladder.names
+    judged = partners is not None and partners[index] != index
+    then = partners[index] if partners is not None and judged else None
     if index != planned:
-        why = f"exploring: {names[index]} answers instead of {names[planned]}, to learn how well it does"
-    elif then is not None:
-        why = _plan_reason(planned, then, scores.adequacy, costs, names, knobs.quality)
+        why = f"exploring: {ladder.names[index]} answers instead of {ladder.names[planned]}, to learn how well it does"
     elif usable:
-        why = _reason(planned, mask, scores.adequacy, costs, names, knobs.quality, constraints)
+        why = _reason(planned, then, mask, adequacy, costs, ladder.names, knobs.quality, constraints)
     else:
-        why = _safe_reason(names[planned], finite)
+        why = _safe_reason(ladder.names[planned], finite)
     if then is None and knobs.max_attempts > 1:
         # Whoever is best alone stands by, for an answer that is no answer at all.
         then = _next(index, alone, mask)
@@ -126,47 +141,51 @@ def decide(
         index=index,
         escalate_to=then,
         judged=judged,
+        may_hold=then is None or in_time is None or in_time[index][then],
         explored=index != planned,
-        adequacy=scores.adequacy,
+        adequacy=adequacy,
         expected_cost_usd=costs,
         utility=utility,
         propensity=propensity,
         eligible=mask,
         constraints=constraints,
         reason=why,
+        usd_price=usd_price,
     )
 
 
-def _best(utility: Doubles, mask: Mask) -> int:
-    # argmax returns the first of equals, and the ladder starts with the cheapest.
-    return int(np.where(mask, utility, -np.inf).argmax())
+def _best(utility: Figures, mask: Mask) -> int:
+    """Return the eligible tier of the highest utility, the first of equals: the ladder starts with the cheapest."""
+    best, most = -1, -inf
+    for i, worth in enumerate(utility):
+        if mask[i] and (worth > most or best < 0):
+            best, most = i, worth
+    return best
 
 
-def _partner(index: int, values: Doubles | None) -> int | None:
-    """Return who is worth jumping to after judging an answer of `index`, if anybody is."""
-    if values is None:
-        return None
-    partner = int(values[index].argmax())
-    return None if partner == index else partner
+def _streamable(adequacy: Figures, alone: Figures, mask: Mask, in_time: Sequence[Mask], enough: float) -> Mask:
+    """Keep the tiers whose streamed answer can be held until it is judged, or need not be; the dearest need not.
+
+    From the dearest down: who stands by for a tier is one of those above it that are left.
+    """
+    left = list(mask)
+    for s in reversed(range(len(left))):
+        then = _next(s, alone, tuple(left))
+        left[s] = left[s] and (then is None or adequacy[s] >= enough or in_time[s][then])
+    return tuple(left)
 
 
-def _next(index: int, alone: Doubles, mask: Mask) -> int | None:
-    dearer = mask.copy()
-    dearer[: index + 1] = False
-    return _best(alone, dearer) if dearer.any() else None
+def _no_time_to_hold(names: Sequence[str], before: Mask, left: Mask) -> tuple[str, ...]:
+    gone = [name for name, had, has in zip(names, before, left, strict=True) if had and not has]
+    return (f"stream excludes {', '.join(gone)} (no time to hold an answer until it is judged)",) if gone else ()
 
 
-def _allowed(values: Doubles, mask: Mask, ladder: Ladder, context: Context) -> Doubles:
-    """Take away plans whose second tier may not answer, or whose attempts take longer together than there is time."""
-    budget = context.latency_budget_ms
-    if budget is None and mask.all():
-        return values
-    forbidden = np.repeat(~mask[None], len(mask), axis=0)
-    if budget is not None:
-        latency = np.array([tier.latency_ms for tier in ladder])
-        forbidden |= latency[:, None] + latency > budget
-    np.fill_diagonal(forbidden, False)
-    return np.where(forbidden, -np.inf, values)
+def _next(index: int, alone: Figures, mask: Mask) -> int | None:
+    best: int | None = None
+    for i in range(index + 1, len(mask)):
+        if mask[i] and (best is None or alone[i] > alone[best]):
+            best = i
+    return best
 
 
 def _safe(ladder: Ladder, knobs: Knobs, mask: Mask) -> int:
@@ -174,7 +193,7 @@ def _safe(ladder: Ladder, knobs: Knobs, mask: Mask) -> int:
         i = ladder.index(name)
         if mask[i]:
             return i
-    return int(np.flatnonzero(mask)[-1])
+    return max(i for i, may in enumerate(mask) if may)
 
 
 def _safe_reason(name: str, finite: bool) -> str:
@@ -183,34 +202,32 @@ def _safe_reason(name: str, finite: bool) -> str:
     return f"{name} answers as the safe tier: the request is out of distribution, unlike those the model learned from"
 
 
-def _plan_reason(
-    first: int, then: int, adequacy: Doubles, costs: Doubles, names: tuple[str, ...], quality: float
-) -> str:
-    return (
-        f"{names[first]} is tried first and its answer judged: expected to be adequate with probability "
-        f"{adequacy[first]:.2f} at {costs[first]:.2g} USD; {names[then]} ({adequacy[then]:.2f} for {costs[then]:.2g} "
-        f"USD) answers instead where that is worth its price to keep {quality * 100:.4g} % of the best quality"
-    )
-
-
 def _reason(
     chosen: int,
+    then: int | None,
     mask: Mask,
-    adequacy: Doubles,
-    costs: Doubles,
-    names: tuple[str, ...],
+    adequacy: Figures,
+    costs: Figures,
+    names: Sequence[str],
     quality: float,
-    constraints: tuple[str, ...],
+    constraints: Sequence[str],
 ) -> str:
     facts = f"adequate with probability {adequacy[chosen]:.2f} at {costs[chosen]:.2g} USD"
-    others = [i for i in np.flatnonzero(mask).tolist() if i != chosen]
+    kept = f"{quality * 100:.4g} % of the best quality"
+    if then is not None:
+        return (
+            f"{names[chosen]} is tried first and its answer judged: expected to be {facts}; {names[then]} "
+            f"({adequacy[then]:.2f} for {costs[then]:.2g} USD) answers instead where that is worth its price to keep "
+            f"{kept}"
+        )
+    others = [i for i, may in enumerate(mask) if may and i != chosen]
     if not others:
         return f"only {names[chosen]} may answer ({'; '.join(constraints)}); expected to be {facts}"
     if chosen < others[-1]:
-        other, why = others[-1], f"enough to keep {quality * 100:.4g} % of the best quality"
+        other, why = others[-1], "enough to keep"
     else:
-        other, why = others[0], f"worth its price to keep {quality * 100:.4g} % of the best quality"
+        other, why = others[0], "worth its price to keep"
     return (
-        f"{names[chosen]} is expected to be {facts}, {why}; "
+        f"{names[chosen]} is expected to be {facts}, {why} {kept}; "
         f"{names[other]} would be at {adequacy[other]:.2f} for {costs[other]:.2g} USD"
     )

@@ -13,10 +13,14 @@ from router_ml.errors import MissingExtra, UnknownName
 __all__ = ["Registry", "did_you_mean", "require"]
 
 T = TypeVar("T")
+# Comparing a name of megabytes with others takes seconds, and nobody mistyped it.
+_LONGEST_NAME = 100
 
 
 def did_you_mean(name: str, known: Mapping[str, object] | list[str]) -> str:
     """Return " (did you mean 'x'?)" for the closest known name, or "" when none is close."""
+    if len(name) > _LONGEST_NAME:
+        return ""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" (did you mean '{close[0]}'?)" if close else ""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from math import nan
 from pathlib import Path
 from typing import TypeAlias
@@ -15,12 +16,12 @@ from numpy.typing import NDArray
 from router_ml.bundle import Bundle, Scores, load_bundle
 from router_ml.checks import run_checks
 from router_ml.config import Config, ExplorationSettings, PolicySettings, UseCase
-from router_ml.constraints import Context, eligible, needs_of
+from router_ml.constraints import NOTHING_SPECIAL, Circumstances, Context, eligible, needs_of
 from router_ml.errors import ConfigError, RequestError
 from router_ml.exploration import Background, beside
 from router_ml.features import Features, featurize
 from router_ml.features.answer import featurize_answer
-from router_ml.features.view import view_of
+from router_ml.features.view import RequestView, view_of
 from router_ml.ladder import Ladder
 from router_ml.plans import cost_factor
 from router_ml.policy import Choice, Knobs, decide
@@ -30,7 +31,8 @@ from router_ml.shelf import Shelf
 
 __all__ = ["Router"]
 
-Doubles: TypeAlias = NDArray[np.float64]
+_REMEMBERED_QUALITIES = 64
+Spread: TypeAlias = tuple[tuple[float, ...], ...]
 
 
 class Router:
@@ -61,8 +63,10 @@ class Router:
         columns = [bundle.ladder.index(name) for name in self.ladder.names]
         self._columns = None if columns == list(range(len(columns))) else np.array(columns)
         plans = bundle.policy.plans
-        self._spread = None if plans is None else np.array(plans.spread)[np.ix_(columns, columns)]
+        self._spread = None if plans is None else tuple(tuple(plans.spread[s][t] for t in columns) for s in columns)
         self.knobs = _knobs(bundle, policy, exploration, self._spread)
+        # Clients ask for a few qualities again and again.
+        self._knobs_of = lru_cache(maxsize=_REMEMBERED_QUALITIES)(self._knobs_at)
         bounds = bundle.policy.bounds
         self._bounds = (
             None
@@ -97,7 +101,7 @@ class Router:
         decision_id: str,
         rng: np.random.Generator,
         quality: float | None = None,
-        unhealthy: frozenset[str] = frozenset(),
+        circumstances: Circumstances = NOTHING_SPECIAL,
     ) -> Decision:
         """Decide which tier answers.
 
@@ -106,7 +110,7 @@ class Router:
             decision_id: Name of this decision in the log.
             rng: Source of the exploration draw; the same state gives the same decision.
             quality: Share of the best tier's quality to keep for this request, in (0, 1]; None takes the configured.
-            unhealthy: Names of tiers that are failing upstream.
+            circumstances: What holds at this moment: health, the tenant's tiers, the session, measured latencies.
 
         Returns:
             The decision; only its `overhead_ms` differs between equal calls.
@@ -115,38 +119,50 @@ class Router:
             RequestError: When `quality` is not in (0, 1].
         """
         started = time.perf_counter()
-        knobs = self.knobs if quality is None else self._knobs_at(quality)
-        features = featurize(request)
-        context = self._contexts.get(request.use_case or "", _ANY)
+        knobs = self.knobs if quality is None else self._knobs_of(quality)
+        view = view_of(request)
+        features = featurize(request, view=view)
+        scores = self.bundle.score(features)
         choice = decide(
-            self._score(features),
+            scores if self._columns is None else self._in_order(scores, self._columns),
             self.ladder,
             knobs,
             needs_of(request, features),
-            replace(context, unhealthy=unhealthy) if unhealthy else context,
+            self._context(request, circumstances),
             rng,
             in_distribution=self.in_distribution(features),
         )
-        return self._decision(choice, knobs, decision_id, started)
+        return self._decision(choice, knobs, decision_id, started, (view, features, scores))
 
-    def beside(self, request: Request, first: str, background: Background) -> tuple[tuple[str, ...], dict[str, float]]:
+    def beside(
+        self,
+        request: Request,
+        first: str,
+        background: Background,
+        *,
+        circumstances: Circumstances = NOTHING_SPECIAL,
+    ) -> tuple[tuple[str, ...], dict[str, float]]:
         """Return the tiers to run in the background of a request, and the probability of each to be its shadow.
 
-        Nobody waits for them, so latency budgets do not count; every other rule does.
+        Nobody waits for them or is shown what they say, so latency budgets and floors do not count; every other rule
+        does.
 
         Args:
             request: What the client asked.
             first: The tier that was drawn to answer first.
             background: The draw, made before the decision.
+            circumstances: What held when the request was decided: health and the tenant's tiers count here.
 
         Returns:
             Names in the ladder's order, possibly none; the probabilities are empty where none was drawn, as in audits.
         """
-        context = self._contexts.get(request.use_case or "", _ANY)
-        mask, _ = eligible(needs_of(request, featurize(request)), self.ladder, Context(allowed=context.allowed))
+        case = self._contexts.get(request.use_case or "", _ANY)
+        now = Circumstances(unhealthy=circumstances.unhealthy, allowed=circumstances.allowed)
+        context = Context(allowed=case.allowed, now=now)
+        mask, _ = eligible(needs_of(request, featurize(request)), self.ladder, context)
         names = self.ladder.names
         tiers, propensity = beside(background, self.ladder.index(first), mask)
-        drawn = {name: p for name, p in zip(names, propensity.tolist(), strict=True) if p > 0.0}
+        drawn = {name: p for name, p in zip(names, propensity, strict=True) if p > 0.0}
         return tuple(names[i] for i in tiers), drawn
 
     def judge(
@@ -223,11 +239,15 @@ class Router:
         inside = (features.dense >= low) & (features.dense <= high)
         return bool(inside.size - np.count_nonzero(inside) <= max_outside)
 
-    def _score(self, features: Features) -> Scores:
-        scores = self.bundle.score(features)
-        if self._columns is None:
-            return scores
-        return Scores(scores.adequacy[self._columns], scores.output_tokens[self._columns], scores.input_tokens)
+    def _context(self, request: Request, circumstances: Circumstances) -> Context:
+        case = self._contexts.get(request.use_case or "", _ANY)
+        if circumstances is NOTHING_SPECIAL:
+            return case
+        return Context(case.allowed, case.ttft_ms, case.total_ms, circumstances)
+
+    @staticmethod
+    def _in_order(scores: Scores, columns: NDArray[np.intp]) -> Scores:
+        return Scores(scores.adequacy[columns], scores.output_tokens[columns], scores.input_tokens)
 
     def _knobs_at(self, quality: float) -> Knobs:
         if not 0.0 < quality <= 1.0:
@@ -236,17 +256,24 @@ class Router:
         price, judged = self.bundle.policy.operating(quality, attempts=self.knobs.max_attempts)
         return replace(self.knobs, quality=quality, shadow_price=price, spread=self._spread if judged else None)
 
-    def _decision(self, choice: Choice, knobs: Knobs, decision_id: str, started: float) -> Decision:
+    def _decision(
+        self,
+        choice: Choice,
+        knobs: Knobs,
+        decision_id: str,
+        started: float,
+        basis: tuple[RequestView, Features, Scores],
+    ) -> Decision:
         names, tier = self.ladder.names, self.ladder.tiers[choice.index]
         return Decision(
             decision_id=decision_id,
             tier=tier.name,
             model=tier.model,
             plan=Plan(tier.name, None if choice.escalate_to is None else names[choice.escalate_to]),
-            policy_version=self.bundle.version,
-            adequacy=dict(zip(names, choice.adequacy.tolist(), strict=True)),
-            expected_cost_usd=dict(zip(names, choice.expected_cost_usd.tolist(), strict=True)),
-            propensity=dict(zip(names, choice.propensity.tolist(), strict=True)),
+            policy_version=self.bundle.manifest.version,
+            adequacy=dict(zip(names, choice.adequacy, strict=True)),
+            expected_cost_usd=dict(zip(names, choice.expected_cost_usd, strict=True)),
+            propensity=dict(zip(names, choice.propensity, strict=True)),
             quality=knobs.quality,
             threshold=knobs.shadow_price,
             explored=choice.explored,
@@ -254,7 +281,10 @@ class Router:
             constraints_applied=choice.constraints,
             overhead_ms=(time.perf_counter() - started) * 1e3,
             judged=choice.judged,
-            utility=dict(zip(names, choice.utility.tolist(), strict=True)),
+            utility=dict(zip(names, choice.utility, strict=True)),
+            may_hold=choice.may_hold,
+            usd_price=choice.usd_price,
+            basis=basis,
         )
 
 
@@ -273,7 +303,7 @@ def _agreed(bundle: Bundle, ladder: Ladder | None) -> Ladder:
     return ladder
 
 
-def _knobs(bundle: Bundle, policy: PolicySettings, exploration: ExplorationSettings, spread: Doubles | None) -> Knobs:
+def _knobs(bundle: Bundle, policy: PolicySettings, exploration: ExplorationSettings, spread: Spread | None) -> Knobs:
     if policy.safe_tier is not None:
         _require_tiers("policy.safe_tier", (policy.safe_tier,), bundle)
     price, judged = bundle.policy.operating(policy.quality, attempts=policy.max_attempts)
@@ -293,7 +323,8 @@ def _context(name: str, case: UseCase, bundle: Bundle) -> Context:
     _require_tiers(f"use_cases.{name}.tiers", case.tiers or (), bundle)
     return Context(
         allowed=None if case.tiers is None else frozenset(case.tiers),
-        latency_budget_ms=case.ttft_ms if case.total_ms is None else case.total_ms,
+        ttft_ms=case.ttft_ms,
+        total_ms=case.total_ms,
     )
 
 

@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from router_ml.errors import RecordError
+from router_ml.records import record
 
 __all__ = [
     "DECIDED_TIER",
@@ -51,7 +52,7 @@ DECIDED_TIER = "decided_tier"
 _LOWEST_LOGPROB = -20.0
 _UNSURE_LOGPROB = -0.6931471805599453
 
-VerdictSource = Literal["verifier", "rule", "user", "judge", "human", "check"]
+VerdictSource = Literal["verifier", "rule", "retry", "user", "judge", "human", "check"]
 Mode = Literal["live", "shadow", "audit"]
 
 
@@ -70,7 +71,7 @@ Count = Annotated[int, Field(ge=0, lt=2**63)]
 Money = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Request:
     """What the router sees of one request: the chat body's relevant parts, plus metadata.
 
@@ -105,7 +106,7 @@ class LogProbs:
         return cls(sum(known) / len(known), min(known), unsure / len(known))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Answer:
     """What one attempt returned, as checks and the verifier look at it."""
 
@@ -116,7 +117,7 @@ class Answer:
     logprobs: LogProbs | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Plan:
     """Which tier answers first, and where to jump if its answer is judged inadequate (None: nowhere)."""
 
@@ -124,7 +125,7 @@ class Plan:
     escalate_to: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Decision:
     """The answer of the router to one request.
 
@@ -132,7 +133,10 @@ class Decision:
     excluded has propensity 0). `quality` is the share of the best tier's quality that was asked for, `threshold` the
     shadow price that keeps it, in the unit of the bundle's policy. `judged` says that the plan was chosen because the
     first answer is judged; else `escalate_to` only stands by for an answer that is none. `utility` is the worth of
-    the best plan that begins with each tier.
+    the best plan that begins with each tier. `may_hold` says that the budgets leave time to hold the first answer until
+    it was looked at, and to ask the other tier then; `usd_price` what a USD was worth in quality. `basis` is what the
+    decision was made from (request view, features, scores in the bundle's order), for `Router.judge` alone: it holds
+    text, and is neither written nor sent.
     """
 
     decision_id: str
@@ -151,6 +155,9 @@ class Decision:
     overhead_ms: float = 0.0
     judged: bool = False
     utility: Mapping[str, float] = field(default_factory=dict)
+    may_hold: bool = True
+    usd_price: float | None = None
+    basis: object = field(default=None, compare=False, repr=False)
 
 
 class _Record(BaseModel):

@@ -1,24 +1,27 @@
-"""The shelf of bundles: list them, name the champion, switch it, switch back, clear away old ones.
+"""The shelf of bundles: list them, name the champion and its challenger, switch, switch back, clear away old ones.
 
-`<models>/<version>/` are the bundles, `<models>/champion` a text file with one version, `<models>/history.jsonl`
-one line per switch. Promotion and rollback are one atomic replacement of the text file; a service watches it.
+`<models>/<version>/` are the bundles, `<models>/champion` a text file with one version, `<models>/challenger` one with
+a version and perhaps its share of the requests, `<models>/switches.jsonl` has one line per switch. Every switch is one
+atomic replacement of a text file, under a lock that all processes share; services watch both files.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from router_ml.bundle import MANIFEST, default_bundle_path, load_bundle
-from router_ml.durable import append_line, replace_file
-from router_ml.errors import BundleCorrupt, BundleError, UnknownName, UsageError
+from router_ml.errors import BundleCorrupt, UnknownName, UsageError
 from router_ml.manifest import Manifest, Metric
+from router_ml.pointers import LARGEST_SHARE, Challenger, Pointers
 from router_ml.registry import did_you_mean
+from router_ml.switches import Cause, Switch, replaced_by
 
 __all__ = ["DEFAULT", "Shelf", "ShelfEntry"]
 
@@ -37,6 +40,7 @@ class ShelfEntry:
     metrics: dict[str, Metric] = field(default_factory=dict)
     simulated: bool = False
     problem: str = ""
+    challenger: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +51,9 @@ class Shelf:
 
     def versions(self) -> list[ShelfEntry]:
         """Return every bundle, oldest first; damaged ones too, with their problem."""
-        champion = self._named()
-        entries = [self._entry(version, champion) for version in self._folders()]
+        champion, challenger = self._pointers.champion(), self.challenger()
+        wanted = None if challenger is None else challenger.version
+        entries = [self._entry(version, champion, wanted) for version in self._folders()]
         return sorted(entries, key=lambda entry: (entry.created, entry.version))
 
     def champion(self) -> str | None:
@@ -57,10 +62,10 @@ class Shelf:
         Raises:
             BundleCorrupt: When the champion file names something that is not on the shelf.
         """
-        version = self._named()
+        version = self._pointers.champion()
         if version is not None and version not in self._folders():
             message = (
-                f"{self._champion_file}: names '{version}', which is not on the shelf; "
+                f"{self._pointers.champion_file}: names '{version}', which is not on the shelf; "
                 "promote one that is, or delete the file to serve the default bundle"
             )
             raise BundleCorrupt(message)
@@ -85,12 +90,28 @@ class Shelf:
         version = self.champion()
         return default_bundle_path() if version is None else self.path(version)
 
+    def challenger(self) -> Challenger | None:
+        """Return who is tried beside the champion; None when nobody is.
+
+        Raises:
+            BundleCorrupt: When the challenger file cannot be read as a version and a share.
+        """
+        return self._pointers.challenger()
+
+    def switches(self) -> list[Switch]:
+        """Return every switch there was, oldest first.
+
+        Raises:
+            BundleCorrupt: When the record cannot be read.
+        """
+        return self._pointers.switches()
+
     def promote(self, version: str, *, reason: str, now: datetime) -> None:
-        """Put a version into service, once it has been loaded and verified.
+        """Put a version into service, once it has been loaded and verified; it is no challenger any more.
 
         Args:
             version: A version on the shelf.
-            reason: Why, in one sentence, for the history.
+            reason: Why, in one sentence, for the record.
             now: When.
 
         Raises:
@@ -98,31 +119,130 @@ class Shelf:
             BundleError: When it cannot be used, or the shelf cannot be written; the champion stays.
         """
         load_bundle(self.path(version))
-        self._switch(version, action="promote", reason=reason, now=now)
+        with self._pointers.locked():
+            before = self._pointers.champion()
+            self._pointers.set_champion(Switch(now.isoformat(), "promote", before, version, "person", reason))
 
-    def rollback(self, *, now: datetime) -> str:
+    def rollback(
+        self,
+        *,
+        now: datetime,
+        reason: str = "rolled back by hand",
+        cause: Cause = "person",
+        evidence: Mapping[str, Any] | None = None,
+        only: str | None = None,
+    ) -> str:
         """Put the version back into service that the champion replaced; again, and the one before that.
 
         Args:
             now: When.
+            reason: Why, in one sentence, for the record.
+            cause: Who decided.
+            evidence: The numbers it was decided on.
+            only: Roll back only while this version is the champion; of several processes one succeeds.
 
         Returns:
             The version now in service; "default" for the bundle that served before the first promotion.
 
         Raises:
-            UsageError: When there is nothing to go back to.
+            UsageError: When there is nothing to go back to, or another version than `only` is the champion.
             BundleError: When the earlier version cannot be used; the champion stays.
         """
-        champion, replaced = self._named(), self._before()
-        if champion is None or champion not in replaced:
-            raise UsageError(f"{self.directory}: no promotion to roll back; `router-ml models` lists what there is")
-        version = replaced[champion]
-        load_bundle(default_bundle_path() if version is None else self.path(version))
-        self._switch(version, action="rollback", reason="rollback", now=now)
+        with self._pointers.locked():
+            champion, replaced = self._pointers.champion(), replaced_by(self.switches())
+            if only is not None and champion != only:
+                raise UsageError(f"{self.directory}: {champion or DEFAULT} is the champion, not {only}; nothing to do")
+            if champion is None or champion not in replaced:
+                raise UsageError(f"{self.directory}: no promotion to roll back; `router-ml models` lists what there is")
+            version = replaced[champion]
+            load_bundle(default_bundle_path() if version is None else self.path(version))
+            switch = Switch(now.isoformat(), "rollback", champion, version, cause, reason, evidence or {})
+            self._pointers.set_champion(switch)
         return DEFAULT if version is None else version
 
+    def challenge(self, version: str, *, reason: str, now: datetime, share: float | None = None) -> None:
+        """Put a version up beside the champion, once it has been loaded and verified.
+
+        Args:
+            version: A version on the shelf.
+            reason: Why, in one sentence, for the record.
+            now: When.
+            share: What it answers of the requests, in [0, 0.9]; None: what is configured.
+
+        Raises:
+            UnknownName: When the shelf has no such version.
+            UsageError: When it is the champion, or the share is none.
+            BundleError: When it cannot be used, or the shelf cannot be written; the challenger stays who it was.
+        """
+        _check_share(share)
+        load_bundle(self.path(version))
+        with self._pointers.locked():
+            if version == self._pointers.champion():
+                raise UsageError(f"{version} is the champion already; challenge it with another version")
+            evidence = {} if share is None else {"share": share}
+            before = self._pointers.replaceable()
+            switch = Switch(now.isoformat(), "challenge", before, version, "person", reason, evidence)
+            self._pointers.set_challenger(switch, share)
+
+    def canary(self, share: float, *, reason: str, now: datetime) -> Challenger:
+        """Set the challenger's share of the requests; 0 ends its canary and leaves it up.
+
+        Args:
+            share: In [0, 0.9].
+            reason: Why, in one sentence, for the record.
+            now: When.
+
+        Raises:
+            UsageError: When there is no challenger, or the share is none.
+            BundleError: When the shelf cannot be written; the share stays.
+        """
+        _check_share(share)
+        with self._pointers.locked():
+            before = self.challenger()
+            if before is None:
+                raise UsageError(f"{self.directory}: there is no challenger; `router-ml challenge VERSION` puts one up")
+            evidence = {"share": share, "share_before": before.share}
+            version = before.version
+            switch = Switch(now.isoformat(), "canary", version, version, "person", reason, evidence)
+            self._pointers.set_challenger(switch, share)
+        return Challenger(version, share)
+
+    def withdraw(
+        self,
+        *,
+        reason: str,
+        now: datetime,
+        cause: Cause = "person",
+        evidence: Mapping[str, Any] | None = None,
+        only: str | None = None,
+    ) -> str:
+        """Take the challenger down; the champion answers everything again.
+
+        Args:
+            reason: Why, in one sentence, for the record.
+            now: When.
+            cause: Who decided.
+            evidence: The numbers it was decided on.
+            only: Withdraw only this version; of several processes one succeeds.
+
+        Returns:
+            The version withdrawn.
+
+        Raises:
+            UsageError: When there is no challenger, or another than `only`.
+            BundleError: When the shelf cannot be written; the challenger stays.
+        """
+        with self._pointers.locked():
+            before = self.challenger()
+            if before is None or (only is not None and before.version != only):
+                found = "there is no challenger" if before is None else f"{before.version} is the challenger"
+                raise UsageError(f"{self.directory}: {found}{'' if only is None else f', not {only}'}; nothing to do")
+            switch = Switch(now.isoformat(), "withdraw", before.version, None, cause, reason, evidence or {})
+            self._pointers.set_challenger(switch, None)
+        return before.version
+
     def prune(self, keep: int) -> list[str]:
-        """Delete all but the newest bundles; never the champion, the one before it, or the default.
+        """Delete all but the newest bundles; never the champion, the one before it, the challenger, or the default.
 
         Args:
             keep: How many of the newest bundles to keep, >= 0.
@@ -130,8 +250,10 @@ class Shelf:
         Returns:
             The versions deleted, oldest first.
         """
-        champion = self._named()
-        spared = {DEFAULT, champion, self._before().get(champion or "")}
+        champion = self._pointers.champion()
+        challenger = self.challenger()
+        spared = {DEFAULT, champion, replaced_by(self.switches()).get(champion or "")}
+        spared.add(None if challenger is None else challenger.version)
         entries = self.versions()
         old = [entry.version for entry in entries[: max(len(entries) - keep, 0)] if entry.version not in spared]
         for version in old:
@@ -141,20 +263,8 @@ class Shelf:
         return old
 
     @property
-    def _champion_file(self) -> Path:
-        return self.directory / "champion"
-
-    @property
-    def _history_file(self) -> Path:
-        return self.directory / "history.jsonl"
-
-    def _named(self) -> str | None:
-        try:
-            return self._champion_file.read_text(encoding="utf-8").strip() or None
-        except FileNotFoundError:
-            return None
-        except (OSError, UnicodeDecodeError) as error:
-            raise BundleCorrupt(f"{self._champion_file}: cannot be read ({error}); promote a version again") from error
+    def _pointers(self) -> Pointers:
+        return Pointers(self.directory)
 
     def _folders(self) -> list[str]:
         if not self.directory.is_dir():
@@ -162,7 +272,7 @@ class Shelf:
         found = self.directory.iterdir()
         return sorted(path.name for path in found if not path.name.startswith(".") and (path / MANIFEST).is_file())
 
-    def _entry(self, version: str, champion: str | None) -> ShelfEntry:
+    def _entry(self, version: str, champion: str | None, challenger: str | None) -> ShelfEntry:
         file = self.directory / version / MANIFEST
         try:
             manifest = Manifest.model_validate_json(file.read_bytes())
@@ -170,40 +280,22 @@ class Shelf:
             created = datetime.fromtimestamp(file.parent.stat().st_mtime, UTC)
             why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
             problem = f"its manifest cannot be read ({why})"
-            return ShelfEntry(version, created, version == champion, problem=problem)
+            return ShelfEntry(version, created, version == champion, problem=problem, challenger=version == challenger)
         created = manifest.created if manifest.created.tzinfo else manifest.created.replace(tzinfo=UTC)
         return ShelfEntry(
-            version, created, version == champion, manifest.learner, dict(manifest.metrics), manifest.simulated
+            version,
+            created,
+            version == champion,
+            manifest.learner,
+            dict(manifest.metrics),
+            manifest.simulated,
+            challenger=version == challenger,
         )
 
-    def _switch(self, version: str | None, *, action: str, reason: str, now: datetime) -> None:
-        # The history first: a line about a switch that a crash prevented is ignored when it is read, while a switch
-        # without its line could not be rolled back.
-        line = {"ts": now.isoformat(), "from": self._named(), "to": version, "reason": reason, "action": action}
-        try:
-            append_line(self._history_file, json.dumps(line, ensure_ascii=False))
-            if version is None:
-                self._champion_file.unlink(missing_ok=True)
-            else:
-                replace_file(self._champion_file, f"{version}\n".encode())
-        except OSError as error:
-            raise BundleError(f"{self.directory}: cannot be written ({error.strerror}); the champion stays") from error
 
-    def _before(self) -> dict[str, str | None]:
-        # What each version replaced when it was last promoted; None is the default bundle. Lines of rollbacks, and
-        # of switches that a crash prevented, do not matter here.
-        try:
-            lines = self._history_file.read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
-            return {}
-        except (OSError, UnicodeDecodeError) as error:
-            raise BundleCorrupt(f"{self._history_file}: cannot be read ({error})") from error
-        replaced: dict[str, str | None] = {}
-        for line in lines:
-            try:
-                entry = json.loads(line)
-                if entry["action"] == "promote" and entry["from"] != entry["to"]:
-                    replaced[str(entry["to"])] = entry["from"]
-            except (ValueError, KeyError, TypeError):
-                continue  # a line cut off by a crash
-        return replaced
+def _check_share(share: float | None) -> None:
+    if share is not None and not 0.0 <= share <= LARGEST_SHARE:
+        raise UsageError(
+            f"share: expected a share of the requests in [0, {LARGEST_SHARE}], got {share:g}; the champion keeps the "
+            "rest, to be compared with, and `router-ml promote` gives everything"
+        )

@@ -33,6 +33,7 @@ __all__ = [
     "Split",
     "Table",
     "ladder_of",
+    "load",
     "read",
     "splits",
 ]
@@ -167,13 +168,22 @@ def read(protocol: Protocol, folder: Path) -> Table:
     Raises:
         DataError: When the table is missing or no such table.
     """
-    path = folder / f"{protocol.table}.parquet"
-    table = load_outcomes(path, protocol.models, task_as_feature=protocol.task)
-    if protocol.by == "seeds":
-        contaminated = np.array([bool(flag) for flag in table.cells("contaminated")[:, 0]], np.bool_)
-        table = table.take(np.flatnonzero(~contaminated))
+    table = load(protocol, folder)
     dataset = build_dataset(simulate_log(table, "full", rng=np.random.default_rng(0)), table.tiers)
     return Table(dataset, _twins(table))
+
+
+def load(protocol: Protocol, folder: Path) -> OutcomeTable:
+    """Read the rows of a protocol as they are in its table; `read` has the same ones in the same order.
+
+    Raises:
+        DataError: When the table is missing or no such table.
+    """
+    table = load_outcomes(folder / f"{protocol.table}.parquet", protocol.models, task_as_feature=protocol.task)
+    if protocol.by != "seeds":
+        return table
+    contaminated = np.array([bool(flag) for flag in table.cells("contaminated")[:, 0]], np.bool_)
+    return table.take(np.flatnonzero(~contaminated))
 
 
 def ladder_of(protocol: Protocol, folder: Path) -> Ladder:

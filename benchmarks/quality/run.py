@@ -49,6 +49,7 @@ PROTOCOLS: Mapping[str, str] = {
     "L": "benchmarks.quality.onboarding:run",
     "M": "benchmarks.quality.cold_start:run",
     "N": "benchmarks.quality.loop:run",
+    "steering": "benchmarks.quality.steering:run",
 }
 # Longest first, or the last one leaves a core idle. What is not listed is short.
 LONGEST_FIRST = ("cascades", "loop", "certificates", "cold_start", "censored", "pairs", "onboarding")

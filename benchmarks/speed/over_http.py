@@ -11,7 +11,7 @@ from typing import Literal
 
 from benchmarks.results_file import Row
 from benchmarks.speed.prompts import chat_body
-from benchmarks.speed.servers import Server, load, noop_server, route_server
+from benchmarks.speed.servers import Server, load, noop_server, router_server
 
 __all__ = ["PROTOCOL", "measured"]
 
@@ -41,7 +41,7 @@ def measured(bundle: Path, *, rounds: int, seconds: float, say: Callable[[str], 
         say: Told what is being done.
     """
     turns: dict[tuple[str, int], list[Turn]] = {}
-    with tempfile.TemporaryDirectory() as folder, noop_server() as noop, route_server(bundle) as route:
+    with tempfile.TemporaryDirectory() as folder, noop_server() as noop, router_server(bundle) as route:
         body = Path(folder) / "body.json"
         body.write_bytes(chat_body())
         for server in (noop, route):  # warm-up

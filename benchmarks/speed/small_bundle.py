@@ -38,4 +38,5 @@ def train(folder: Path) -> Path:
         learner=trained.learner,
         simulated=True,
     )
-    return write_bundle(folder, manifest=draft, policy=trained.policy, model=trained.graph)
+    judge = None if trained.judge is None else trained.judge.graph
+    return write_bundle(folder, manifest=draft, policy=trained.policy, model=trained.graph, verifier=judge)

@@ -15,7 +15,7 @@ _MAX_CHARS = 280
 _ENGLISH = (
     r"\bi (?:really |honestly |simply |actually |unfortunately )?(?:don't|do not) (?:really |actually )?know\b",
     r"\bi(?:'m| am) (?:really |honestly )?not (?:entirely |quite |completely )?sure\b",
-    r"\bi (?:have|'ve got) no (?:idea|information|knowledge|data)\b",
+    r"\bi(?: have|'ve got) no (?:idea|information|knowledge|data)\b",
     r"\bi (?:don't|do not) have (?:enough |sufficient |any |access to |the |that |this )*"
     r"(?:information|data|context|knowledge|details|answer)\b",
     r"\bi (?:can't|cannot|couldn't|could not|am unable to|was unable to|was not able to) "
@@ -72,7 +72,22 @@ _JAPANESE = (
     r"(?:情報|データ|知識)(?:が|は)(?:不足して|足りません|ありません|ございません|持って(?:い|お)り?ません)",
     r"(?:確信|自信)が(?:ありません|持てません)",
 )
-_DONT_KNOW = phrases(*_ENGLISH, *_GERMAN, *_FRENCH, *_SPANISH, *_PORTUGUESE, *_ITALIAN, *_CHINESE, *_JAPANESE)
+_DONT_KNOW = (
+    phrases(
+        (
+            *("know", "not sure", "i have no", "i've got no", "i don't have", "i do not have", "i can't", "i cannot"),
+            *("i could", "i am ", "i'm ", "i was ", "no idea", "dunno", "unknown"),
+        ),
+        _ENGLISH,
+    ),
+    phrases((" ich", "ich ", "ahnung", "mir"), _GERMAN),
+    phrases(("je ", "aucune idée"), _FRENCH),
+    phrases(("no sé", "no lo sé", "no teng", "no disp", "no cuent", "no est", "desconozco"), _SPANISH),
+    phrases(("não ", "desconheço"), _PORTUGUESE),
+    phrases(("non ",), _ITALIAN),
+    phrases(("不", "无法确定", "無法確定", "没有", "沒有"), _CHINESE),
+    phrases(("わか", "分か", "存じ", "知り", "情報", "データ", "知識", "確信", "自信"), _JAPANESE),
+)
 
 
 def check(request: Request, answer: Answer) -> str | None:

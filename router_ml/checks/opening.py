@@ -5,11 +5,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
-__all__ = ["opens_with", "phrases"]
+__all__ = ["Phrases", "opens_with", "phrases"]
 
 # How much may stand before the phrase ("I'm sorry, but thank you for asking. ..."), all on the first line.
 _LEAD_CHARS = 90
+# No phrase is longer: what lies beyond need not be read.
+_PHRASE_CHARS = 400
 # Chinese and Japanese say in one character what takes others about three.
 _WIDE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
 _WIDE_CHARS = 3
@@ -19,26 +22,51 @@ _APOSTROPHES = str.maketrans("’‘ʼ`´", "'''''")
 _DECORATION = "*_#>- \t\r\n"
 
 
-def phrases(*patterns: str) -> re.Pattern[str]:
-    """Compile alternatives, written in lower case with straight apostrophes."""
-    return re.compile("|".join(f"(?:{pattern})" for pattern in patterns))
+@dataclass(frozen=True, slots=True)
+class Phrases:
+    """Phrases of one language, and what each of them contains: without any of `signs` there is none to look for.
+
+    Nearly every answer is let off by its signs, at a hundredth of what the expression would take.
+    """
+
+    signs: tuple[str, ...]
+    pattern: re.Pattern[str]
 
 
-def opens_with(text: str, pattern: re.Pattern[str], *, max_chars: int) -> bool:
+def phrases(signs: tuple[str, ...], patterns: tuple[str, ...]) -> Phrases:
+    """Compile alternatives, written in lower case with straight apostrophes.
+
+    Args:
+        signs: Every match of every pattern contains at least one of these.
+        patterns: What is looked for.
+    """
+    return Phrases(signs, re.compile("|".join(f"(?:{pattern})" for pattern in patterns)))
+
+
+def opens_with(text: str, languages: tuple[Phrases, ...], *, max_chars: int) -> bool:
     """Return whether a short answer begins with a phrase.
 
     Args:
         text: The answer.
-        pattern: What to look for, from `phrases`.
+        languages: What to look for, from `phrases`.
         max_chars: A longer answer (a Chinese or Japanese character counts as three) has something to say, whatever
             it begins with.
     """
     if len(text) > 4 * max_chars:  # do not scan a book to learn that it is long
         return False
-    plain = text.strip(_DECORATION).translate(_APOSTROPHES).lower()
-    if len(plain) + (_WIDE_CHARS - 1) * len(_WIDE.findall(plain)) > max_chars:
+    plain = text.strip(_DECORATION)
+    wide = 0
+    if plain.isascii():
+        plain = plain.replace("`", "'").lower()
+    else:
+        plain = plain.translate(_APOSTROPHES).lower()
+        wide = len(_WIDE.findall(plain))
+    if len(plain) + (_WIDE_CHARS - 1) * wide > max_chars:
         return False
-    found = pattern.search(plain)
-    if found is None or found.start() > _LEAD_CHARS:
-        return False
-    return _QUOTING.search(plain, 0, found.start()) is None
+    head = plain[: _LEAD_CHARS + _PHRASE_CHARS]
+    return any(_begins(head, one.pattern) for one in languages if any(sign in head for sign in one.signs))
+
+
+def _begins(head: str, pattern: re.Pattern[str]) -> bool:
+    found = pattern.search(head)
+    return found is not None and found.start() <= _LEAD_CHARS and _QUOTING.search(head, 0, found.start()) is None

@@ -71,7 +71,22 @@ _JAPANESE = (
     r"応じ(?:ること(?:は|が))?(?:できません|出来ません|かねます|られません)",
     r"お断り(?:いたします|致します|します|させていただきます|しなければ)",
 )
-_REFUSAL = phrases(*_ENGLISH, *_GERMAN, *_FRENCH, *_SPANISH, *_PORTUGUESE, *_ITALIAN, *_CHINESE, *_JAPANESE)
+_REFUSAL = (
+    phrases(
+        (
+            *("i can", "i won", "i will", "i'll", "i am ", "i'm ", "i simply", "i really", "i unfort"),
+            *("i must", "i have to", "i need to", "as an ", "as a ", "against ", "violate"),
+        ),
+        _ENGLISH,
+    ),
+    phrases((" ich", "ich ", "als ki", "als künst", "als sprach"), _GERMAN),
+    phrases(("je ",), _FRENCH),
+    phrases(("no pu", "no pod", "no me ", "no soy", "no estoy", "debo", "tengo que", "como "), _SPANISH),
+    phrases(("não ", "preciso", "devo", "tenho", "como "), _PORTUGUESE),
+    phrases(("non ", "devo", "sono cos", "come "), _ITALIAN),
+    phrases(("我", "作为", "作為"), _CHINESE),
+    phrases(("でき", "出来", "かね", "応じ", "お断り"), _JAPANESE),
+)
 
 
 def check(request: Request, answer: Answer) -> str | None:

@@ -23,6 +23,8 @@ SETTINGS: Registry[type[BaseModel]] = Registry(
     "section",
     {
         "serving": "router_ml_serving.settings:ServingSettings",
+        "tenants": "router_ml_serving.tenants:TenantsSection",
+        "rollout": "router_ml_serving.settings:RolloutSettings",
         "training": "router_ml_training.settings:TrainingSettings",
         "mlflow": "router_ml_training.settings:MlflowSettings",
     },

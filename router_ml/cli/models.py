@@ -1,4 +1,4 @@
-"""`router-ml models`: list the bundles on the shelf; delete old ones with --prune."""
+"""`router-ml models`: list the bundles on the shelf, or every switch there was; delete old ones with --prune."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from router_ml.cli.arguments import whole_number
 from router_ml.cli.output import emit, table
 from router_ml.config import load_config
 from router_ml.shelf import Shelf, ShelfEntry
+from router_ml.switches import Switch
 
 __all__ = ["add_arguments", "run"]
 
 # What tells bundles apart at a glance; --json has every metric.
 _SHOWN = ("quality_gap", "cs_97", "apgr", "aiq")
+
+# What is meant where a switch names no version: nobody challenges, or the default bundle serves.
+_NOBODY = {"promote": "default", "rollback": "default", "challenge": "-", "withdraw": "-", "canary": "-"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,18 +28,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--prune",
         type=whole_number,
         metavar="KEEP",
-        help="delete all but the KEEP newest bundles; never the champion, the one before it, or the default",
+        help="delete all but the KEEP newest bundles; never the champion, the one before it, the challenger, or the "
+        "default",
     )
+    parser.add_argument("--history", action="store_true", help="list every switch there was, oldest first")
 
 
 def run(args: argparse.Namespace) -> int:
     """List the bundles, oldest first."""
     shelf = Shelf(load_config(args.config, os.environ).models_dir)
     deleted = [] if args.prune is None else shelf.prune(args.prune)
+    if args.history:
+        switches = shelf.switches()
+        record = {"models_dir": shelf.directory, "switches": [one.to_dict() for one in switches], "deleted": deleted}
+        emit(args, record, _history(switches))
+        return 0
     entries = shelf.versions()
     record = {
         "models_dir": shelf.directory,
         "champion": next((entry.version for entry in entries if entry.champion), None),
+        "challenger": next((entry.version for entry in entries if entry.challenger), None),
         "models": [_record(entry) for entry in entries],
         "deleted": deleted,
     }
@@ -55,7 +67,7 @@ def _text(shelf: Shelf, entries: list[ShelfEntry], deleted: list[str]) -> str:
     names = [name for name in _SHOWN if any(name in entry.metrics for entry in entries)]
     rows = [
         [
-            "*" if entry.champion else "",
+            "*" if entry.champion else "+" if entry.challenger else "",
             entry.version,
             f"{entry.created:%Y-%m-%d %H:%M}",
             entry.problem or f"{entry.learner}{' (simulated data)' if entry.simulated else ''}",
@@ -65,4 +77,23 @@ def _text(shelf: Shelf, entries: list[ShelfEntry], deleted: list[str]) -> str:
     ]
     lines.append(table(["", "version", "created (UTC)", "learner", *names], rows))
     lines.append("* in service" if any(entry.champion for entry in entries) else "the default bundle is in service")
+    if any(entry.challenger for entry in entries):
+        lines.append("+ challenger")
     return "\n".join(lines)
+
+
+def _history(switches: list[Switch]) -> str:
+    if not switches:
+        return "no switch yet; the default bundle serves"
+    rows = [
+        [
+            f"{one.ts[:16].replace('T', ' ')}",
+            one.action,
+            one.before or _NOBODY[one.action],
+            one.after or _NOBODY[one.action],
+            one.cause,
+            one.reason,
+        ]
+        for one in switches
+    ]
+    return table(["time (UTC)", "switch", "from", "to", "cause", "reason"], rows)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["emit", "table"]
+__all__ = ["emit", "table", "width_of"]
 
 
 def emit(args: argparse.Namespace, record: Mapping[str, Any], text: str) -> None:
@@ -31,7 +32,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
         rows: As many cells each; None is shown as "-".
     """
     cells = [["-" if cell is None else str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
+    widths = [max(map(width_of, column)) for column in zip(headers, *cells, strict=True)]
     numeric = [
         bool(rows) and all(cell is None or isinstance(cell, int | float) or _is_number(str(cell)) for cell in column)
         for column in (zip(*rows, strict=True) if rows else [()] * len(headers))
@@ -40,9 +41,18 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join(_line(line, widths, numeric) for line in lines)
 
 
+def width_of(text: str) -> int:
+    """Return the columns that a text takes on a terminal: two for a Chinese character, none for a lone accent."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
+    )
+
+
 def _line(cells: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) -> str:
     padded = (
-        cell.rjust(width) if right else cell.ljust(width)
+        " " * (width - width_of(cell)) + cell if right else cell + " " * (width - width_of(cell))
         for cell, width, right in zip(cells, widths, numeric, strict=True)
     )
     return "  ".join(padded).rstrip()

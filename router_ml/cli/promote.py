@@ -16,7 +16,7 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
     parser.add_argument("version", help="a version that `router-ml models` lists")
-    parser.add_argument("--reason", default="promoted by hand", help="why, for the history (one sentence)")
+    parser.add_argument("--reason", default="promoted by hand", help="why, for the record of switches (one sentence)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -7,23 +7,24 @@ import json
 import os
 import sys
 import uuid
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Any
 
 import numpy as np
 
 from router_ml.cli.arguments import whole_number
-from router_ml.cli.output import emit, table
-from router_ml.config import load_config
+from router_ml.cli.explanation import explained
+from router_ml.cli.output import emit
+from router_ml.config import Config, load_config
+from router_ml.constraints import Context
 from router_ml.errors import RequestError, UsageError
+from router_ml.explain import explain
 from router_ml.router import Router
 from router_ml.schema import Decision, Request
 
 __all__ = ["add_arguments", "run"]
-
-# A plan is worth more than its first tier alone by more than this, or it is none.
-_SAME = 1e-9
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,26 +34,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quality", type=float, help="share of the best tier's quality to keep, in (0, 1]")
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="a bundle's folder (default: the one in service)")
     parser.add_argument("--seed", type=whole_number, default=0, help="seed of the exploration draw (default 0)")
-    parser.add_argument("--explain", action="store_true", help="list adequacy, expected cost and utility per tier")
+    parser.add_argument(
+        "--explain", action="store_true", help="say what the decision rests on, and what would change it"
+    )
     for name in ("use-case", "tenant", "feature"):
         parser.add_argument(f"--{name}", metavar="NAME", help=f"the request's {name.replace('-', ' ')}")
 
 
 def run(args: argparse.Namespace) -> int:
     """Decide, and print the decision."""
-    router = Router.load(load_config(args.config, os.environ), args.bundle)
+    config = load_config(args.config, os.environ)
+    router = Router.load(config, args.bundle)
+    request = _request(args)
     decision = router.route(
-        _request(args),
+        request,
         decision_id=str(uuid.uuid4()),
         rng=np.random.default_rng(args.seed),
         quality=args.quality,
     )
-    relative = router.knobs.price_unit == "relative"
-    record = asdict(decision)
+    record = asdict(replace(decision, basis=None))
+    del record["basis"]
     if not args.explain:
         del record["utility"]
-    emit(args, record, _text(decision, explain=args.explain, relative=relative))
+        emit(args, record, _text(decision))
+        return 0
+    explanation = explain(router, request, decision, case=_case(config, request))
+    relative = router.knobs.price_unit == "relative"
+    text = explained(_text(decision), decision, explanation, relative=relative, width=get_terminal_size().columns)
+    emit(args, {**record, "explanation": asdict(explanation)}, text)
     return 0
+
+
+def _case(config: Config, request: Request) -> Context | None:
+    case = config.use_cases.get(request.use_case or "")
+    if case is None:
+        return None
+    return Context(None if case.tiers is None else frozenset(case.tiers), case.ttft_ms, case.total_ms)
 
 
 def _request(args: argparse.Namespace) -> Request:
@@ -103,7 +120,7 @@ def _object(body: dict[str, Any], key: str) -> dict[str, Any] | None:
     return value
 
 
-def _text(decision: Decision, *, explain: bool, relative: bool) -> str:
+def _text(decision: Decision) -> str:
     escalation = decision.plan.escalate_to
     lines = [
         f"{decision.tier} ({decision.model}){f', then {escalation} if its answer is poor' if escalation else ''}",
@@ -112,28 +129,4 @@ def _text(decision: Decision, *, explain: bool, relative: bool) -> str:
     ]
     if decision.constraints_applied:
         lines.insert(2, f"constraints: {'; '.join(decision.constraints_applied)}")
-    if explain:
-        utility, cost = decision.utility, decision.expected_cost_usd
-        rows = [
-            [name, f"{p:.3f}", f"{cost[name]:.6f}", f"{utility[name]:.3f}", f"{share:.3f}"]
-            for (name, p), share in zip(decision.adequacy.items(), decision.propensity.values(), strict=True)
-        ]
-        lines += ["", table(["tier", "adequacy", "cost_usd", "utility", "propensity"], rows)]
-        lines.append(_utility(decision, relative=relative))
     return "\n".join(lines)
-
-
-def _utility(decision: Decision, *, relative: bool) -> str:
-    # The price is per USD, or per cost of the dearest answer to this very request.
-    unit = (max(decision.expected_cost_usd.values()) if relative else 1.0) or 1.0
-    alone = {
-        name: p - decision.threshold / unit * decision.expected_cost_usd[name] for name, p in decision.adequacy.items()
-    }
-    cost = "cost / cost of the dearest tier" if relative else "cost_usd"
-    single = f"adequacy - {decision.threshold:g} x {cost}"
-    if all(decision.utility[name] <= worth + _SAME for name, worth in alone.items()):
-        return f"utility = {single}"
-    return (
-        f"utility = worth of the best plan that begins with the tier: {single} where it answers alone, else its answer "
-        "is judged, and a dearer tier answers instead, and is paid for too, where that is worth its price"
-    )

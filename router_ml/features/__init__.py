@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TypeAlias
@@ -21,6 +21,7 @@ from router_ml.features import metadata, ngrams, structure, text
 from router_ml.features.metadata import N_METADATA_BUCKETS
 from router_ml.features.scan import MAX_CHARS, N_TEXT_BUCKETS
 from router_ml.features.view import RequestView, estimate_input_tokens, text_of, view_of
+from router_ml.records import record
 from router_ml.schema import Request, StoredFeatures
 
 __all__ = [
@@ -31,7 +32,6 @@ __all__ = [
     "FeatureBatch",
     "Features",
     "featurize",
-    "featurize_many",
     "from_stored",
     "stack",
     "text_of",
@@ -44,6 +44,7 @@ I64: TypeAlias = NDArray[np.int64]
 # Raise it with every change of what a block computes: models trained on the old values are then refused.
 _VERSION = 1
 _DENSE_BLOCKS = {"text": text, "structure": structure}
+_COMPUTE_DENSE = tuple(block.compute for block in _DENSE_BLOCKS.values())
 
 DENSE_NAMES: tuple[str, ...] = tuple(
     f"{name}.{column}" for name, block in _DENSE_BLOCKS.items() for column in block.COLUMNS
@@ -56,7 +57,7 @@ SCHEMA_HASH = hashlib.sha256(
 ).hexdigest()[:16]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Features:
     """One request in numbers.
 
@@ -94,28 +95,24 @@ def featurize(request: Request, *, view: RequestView | None = None) -> Features:
         The same bytes for the same request, alone or among others.
     """
     view = view_of(request) if view is None else view
-    dense = np.array([value for block in _DENSE_BLOCKS.values() for value in block.compute(view)], np.float32)
-    ids, counts = _bag(ngrams.compute(view), sorted(set(metadata.compute(view))))
+    values: list[float] = []
+    for compute in _COMPUTE_DENSE:
+        values += compute(view)
+    dense = np.array(values, np.float32)
+    ids, counts = _bag(ngrams.compute(view), metadata.compute(view))
     return Features(dense, ids, counts, estimate_input_tokens(view))
 
 
 def _bag(words: I64, meta: list[int]) -> tuple[I64, F32]:
-    """Return distinct ids and their weights; metadata ids lie above all text ids and weigh 1 each."""
-    ordered = words.copy()
+    """Return distinct ids in order, and their weights; metadata ids lie above all text ids and weigh 1 each."""
+    ordered = np.concatenate((words, np.array(list(set(meta)), np.int64)))
     ordered.sort()
-    is_first = np.empty(len(words) + 1, np.bool_)
+    is_first = np.empty(len(ordered) + 1, np.bool_)
     is_first[0] = is_first[-1] = True
-    if len(words):
-        np.not_equal(ordered[1:], ordered[:-1], out=is_first[1:-1])
+    np.not_equal(ordered[1:], ordered[:-1], out=is_first[1:-1])
     first = is_first.nonzero()[0]
-    n = len(first) - 1
-    ids = np.empty(n + len(meta), np.int64)
-    ids[:n] = ordered[first[:-1]]
-    ids[n:] = meta
-    counts = np.empty(len(ids), np.float32)
-    counts[n:] = 1.0
-    counts[:n] = _weights()[first[1:] - first[:-1]]
-    return ids, counts
+    begins = first[:-1]
+    return ordered[begins], _weights()[first[1:] - begins]
 
 
 @cache
@@ -124,11 +121,6 @@ def _weights() -> F32:
     repeats = np.arange(2 * MAX_CHARS)
     repeats[0] = 1
     return np.float32(1) + np.log(repeats).astype(np.float32)
-
-
-def featurize_many(requests: Iterable[Request]) -> list[Features]:
-    """Turn requests into features one by one, so that a batch gives the same bytes as single calls."""
-    return [featurize(request) for request in requests]
 
 
 def stack(features: Sequence[Features]) -> FeatureBatch:

@@ -1,19 +1,31 @@
-"""Turn a text into code points, words and hashes in a fixed number of array passes; any script, bounded time.
+"""Turn a text into classes of characters and hashed words in a fixed number of passes; any script, bounded time.
 
 A word is a run of letters with their marks, digits and underscores. Scripts that put no spaces between words
-(Chinese, Japanese, Thai, ...) are read as single characters instead. Hashes are polynomial over code points, modulo
-2**64, so that the hash of every word and every pair of words comes from one cumulative sum.
+(Chinese, Japanese, Thai, ...) are read as single characters instead.
 """
 
 from __future__ import annotations
 
 import unicodedata
-from dataclasses import dataclass
 from functools import cache
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from router_ml.features.hashing import (
+    MAX_CHARS,
+    N_TEXT_BUCKETS,
+    WORD_KIND,
+    ascii_hashes,
+    bucket_of,
+    buckets_of,
+    code_points,
+    hash_pairs,
+    range_hashes,
+    to_buckets,
+)
+from router_ml.records import record
 
 __all__ = [
     "MAX_CHARS",
@@ -30,20 +42,6 @@ __all__ = [
 U64: TypeAlias = NDArray[np.uint64]
 I64: TypeAlias = NDArray[np.int64]
 
-# A two-tier linear model takes 1.5 MB. On training folds of MMLU 2**17 buckets gain 0.005 APGR over 2**16, 2**18 none.
-BUCKET_BITS = 17
-N_TEXT_BUCKETS = 1 << BUCKET_BITS
-# Longer texts are cut (head and tail kept) before they get here; this bounds every table below.
-MAX_CHARS = 6000
-
-_BASE = 0x9E3779B97F4A7C15  # odd, so it has an inverse modulo 2**64
-# Arrays of no dimension: operations take them faster than scalars, which are converted each time.
-_MIX = np.array(0xD6E8FEB86659FD93, np.uint64)
-_PAIR_BASE = np.array(_BASE, np.uint64)
-_SHIFT_1, _SHIFT_2, _SHIFT_3 = (np.array(bits, np.uint64) for bits in (32, 29, 64 - BUCKET_BITS))
-_SEED = 0xA24BAED4963EE407
-# Kinds of hashed text; each is spread over the buckets in its own way.
-WORD_KIND, PAIR_KIND = 1, 2
 _TABLED = 0x3040  # code points below have their class tabled; above, scripts are told apart by range
 
 
@@ -54,20 +52,34 @@ class CharClass:
     COUNT = 11
 
 
-@dataclass(frozen=True, slots=True)
+_BELOW_LOWER = tuple(range(CharClass.LOWER))
+_ABOVE_LOWER = tuple(range(CharClass.LOWER + 1, CharClass.COUNT))
+
+
+@record
 class TextScan:
     """What one pass over a text found.
 
-    `n_chars` is the length in code points, `class_counts` has shape (CharClass.COUNT,), `words` holds one 64-bit
-    hash per word in order, `word_lengths` their lengths in characters. `buckets` holds the text bucket of every word
-    and then of every two neighbouring words, repeats included: 2 w - 1 of them for w words.
+    `n_chars` is the length in code points, `counts` that of every class of them, `words` holds one 64-bit hash per word
+    in order, `lengths` their lengths in characters. `buckets` holds the text bucket of every word and then of every two
+    neighbouring words, repeats included: 2 w - 1 of them for w words.
     """
 
     n_chars: int
-    class_counts: I64
+    counts: list[int]
     words: U64
-    word_lengths: I64
+    lengths: list[int]
     buckets: I64
+
+    @property
+    def class_counts(self) -> I64:
+        """`counts` as an array, shape (CharClass.COUNT,)."""
+        return np.array(self.counts, np.int64)
+
+    @property
+    def word_lengths(self) -> I64:
+        """`lengths` as an array, shape (w,)."""
+        return np.array(self.lengths, np.int64)
 
 
 def scan(text: str) -> TextScan:
@@ -79,104 +91,33 @@ def scan(text: str) -> TextScan:
     Returns:
         Counts and word hashes; equal texts give equal bytes.
     """
-    # Folding moves no character of an ASCII text, so one translation of its bytes serves words and classes alike.
-    counts, folded, starts, ends = _read_ascii(text) if text.isascii() else _read_any(text)
-    words = _range_hashes(folded, starts, ends)
-    return TextScan(len(text), counts, words, ends - starts, _word_buckets(words))
+    if not text.isascii():
+        counts, folded, starts, ends = _read_any(text)
+        words = range_hashes(folded, starts, ends)
+        return TextScan(len(text), counts.tolist(), words, (ends - starts).tolist(), buckets_of(words))
+    raw = text.encode()
+    classes, folds = _ascii_tables()
+    found = raw.translate(folds).split()
+    words = ascii_hashes(found)
+    return TextScan(
+        len(raw), _count_classes(raw.translate(classes)), words, [len(word) for word in found], buckets_of(words)
+    )
 
 
-def hash_pairs(words: U64) -> U64:
-    """Return the hash of every two neighbouring words, shape (len(words) - 1,) or (0,)."""
-    if len(words) < 2:
-        return words[:0]
-    pairs: U64 = words[:-1] * _PAIR_BASE + words[1:]
-    return pairs
-
-
-def to_buckets(hashes: U64, kind: int) -> I64:
-    """Spread 64-bit hashes over the text buckets [0, N_TEXT_BUCKETS); each `kind` of hash is spread differently."""
-    return _spread(hashes + _offset(kind))
-
-
-def bucket_of(text: str, kind: int) -> int:
-    """Return the bucket of one string taken as a whole, whatever characters it holds."""
-    points = _code_points(text)[:MAX_CHARS]
-    whole = _range_hashes(points + np.uint64(1), np.zeros(1, np.int64), np.full(1, len(points)))
-    return int(to_buckets(whole, kind)[0])
-
-
-def _word_buckets(words: U64) -> I64:
-    # Words and pairs are spread together: on a usual prompt the number of array calls is what costs, not their length.
-    n = len(words)
-    if n < 2:
-        return to_buckets(words, WORD_KIND)
-    keys = np.empty(2 * n - 1, np.uint64)
-    np.add(words, _offset(WORD_KIND), out=keys[:n])
-    pairs = np.multiply(words[:-1], _PAIR_BASE, out=keys[n:])
-    pairs += words[1:]
-    pairs += _offset(PAIR_KIND)
-    return _spread(keys)
-
-
-def _spread(keys: U64) -> I64:
-    # In place: `keys` is the caller's own. The last shift leaves 16 bits, so the sign bit is free.
-    shifted = keys >> _SHIFT_1
-    keys ^= shifted
-    keys *= _MIX
-    np.right_shift(keys, _SHIFT_2, out=shifted)
-    keys ^= shifted
-    keys *= _MIX
-    keys >>= _SHIFT_3
-    return keys.view(np.int64)
-
-
-@cache
-def _offset(kind: int) -> U64:
-    return np.array(kind * _SEED % 2**64, np.uint64)
-
-
-def _code_points(text: str) -> NDArray[np.uint32]:
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-
-
-@cache
-def _powers() -> tuple[U64, U64]:
-    inverse = pow(_BASE, -1, 2**64)
-    up = np.full(MAX_CHARS + 1, _BASE, np.uint64)
-    down = np.full(MAX_CHARS + 1, inverse, np.uint64)
-    up[0] = down[0] = 1
-    return np.cumprod(up), np.cumprod(down)
-
-
-def _range_hashes(values: NDArray[np.unsignedinteger], starts: I64, ends: I64) -> U64:
-    """Hash ranges of `values`, which are code points plus one, so that a leading NUL counts too."""
-    up, down = _powers()
-    sums = np.zeros(len(values) + 1, np.uint64)
-    np.multiply(values, up[: len(values)], out=sums[1:])
-    np.add.accumulate(sums, out=sums)
-    hashes: U64 = sums[ends]
-    hashes -= sums[starts]
-    hashes *= down[starts]
-    return hashes
-
-
-def _read_ascii(text: str) -> tuple[I64, NDArray[np.uint8], I64, I64]:
-    """Return class counts, folded code points plus one, and where words start and end."""
-    raw = text.encode("ascii")
-    classes, inside, folded = _ascii_tables()
-    counts = np.bincount(np.frombuffer(raw.translate(classes), np.uint8), minlength=CharClass.COUNT)
-    flags = np.frombuffer(b"\0" + raw.translate(inside) + b"\0", np.uint8)
-    edges = (flags[1:] != flags[:-1]).nonzero()[0]
-    return counts, np.frombuffer(raw.translate(folded), np.uint8), edges[::2], edges[1::2]
+def _count_classes(classes: bytes) -> list[int]:
+    # Lower case is what is left: the most frequent class is not counted.
+    count = classes.count
+    below, above = [count(kind) for kind in _BELOW_LOWER], [count(kind) for kind in _ABOVE_LOWER]
+    return [*below, len(classes) - sum(below) - sum(above), *above]
 
 
 def _read_any(text: str) -> tuple[I64, U64, I64, I64]:
-    points = _code_points(text)
+    points = code_points(text)
     classes = _classes(points)
     counts = np.bincount(classes, minlength=CharClass.COUNT)
     lowered = text.lower()
     if lowered != text:
-        points = _code_points(lowered)[:MAX_CHARS]
+        points = code_points(lowered)[:MAX_CHARS]
         classes = _classes(points)
     return counts, points + np.uint64(1), *_word_bounds(classes)
 
@@ -192,12 +133,12 @@ def _word_bounds(classes: NDArray[np.uint8]) -> tuple[I64, I64]:
 
 
 @cache
-def _ascii_tables() -> tuple[bytes, bytes, bytes]:
-    """For each of 256 bytes: its class, whether it is part of a word, its lower case plus one (past ASCII unused)."""
+def _ascii_tables() -> tuple[bytes, bytes]:
+    """For each of 256 bytes: its class; its lower case where it is part of a word, else a space (past ASCII unused)."""
     classes = _class_table()[:256]
-    inside = _word_table()[classes]
-    folded = bytes((ord(chr(point).lower()) + 1) % 256 for point in range(256))
-    return classes.tobytes(), inside.tobytes(), folded
+    inside = _word_table()[classes].tolist()
+    folds = bytes(ord(chr(point).lower()) % 256 if inside[point] else 0x20 for point in range(256))
+    return classes.tobytes(), folds
 
 
 @cache

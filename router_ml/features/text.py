@@ -9,7 +9,7 @@ from math import log1p
 import numpy as np
 from numpy.typing import NDArray
 
-from router_ml.features.scan import N_TEXT_BUCKETS, WORD_KIND, CharClass, TextScan, bucket_of
+from router_ml.features.scan import N_TEXT_BUCKETS, WORD_KIND, CharClass, bucket_of
 from router_ml.features.view import RequestView
 
 __all__ = ["COLUMNS", "WORD_KIND", "compute"]
@@ -38,7 +38,7 @@ _CUES: Mapping[str, str] = {
         "vertrag haftung gesetz contrat clause loi contrato ley"
     ),
 }
-_CUE_GROUPS = range(1, len(_CUES) + 1)
+_CUE_GROUPS = tuple(range(1, len(_CUES) + 1))
 
 _CLASSES = {
     "space": CharClass.SPACE,
@@ -51,7 +51,9 @@ _CLASSES = {
     "ideograph": CharClass.IDEOGRAPH,
     "letter": CharClass.LETTER,
 }
+_KINDS = tuple(_CLASSES.values())
 _COUNTED = {"question_marks": "?", "code_fences": "```", "bullets": "\n-", "quotes": '"', "backslashes": "\\"}
+_MARKS = tuple(_COUNTED.values())
 
 COLUMNS: tuple[str, ...] = (
     "log_chars",
@@ -68,26 +70,25 @@ COLUMNS: tuple[str, ...] = (
 def compute(view: RequestView) -> list[float]:
     """Return one value per column; shares are per character, counts are log(1 + count)."""
     scan, asked = view.scan, view.asked
-    n_words = len(scan.words)
+    n_words, counts = len(scan.words), scan.counts
     per_char = 1.0 / max(scan.n_chars, 1)
-    counts: list[int] = scan.class_counts.tolist()
-    values = [log1p(scan.n_chars), log1p(n_words), *_of_words(scan)]
-    values += [counts[kind] * per_char for kind in _CLASSES.values()]
-    values += [log1p(asked.count(mark)) for mark in _COUNTED.values()]
-    cues = _cue_table()[scan.buckets[:n_words]].tobytes()
-    values += [log1p(cues.count(group)) for group in _CUE_GROUPS]
-    return values
+    buckets = scan.buckets[:n_words]
+    cues = _cue_table()[buckets].tobytes()
+    return [
+        log1p(scan.n_chars),
+        log1p(n_words),
+        *_of_words(scan.lengths, buckets),
+        *[counts[kind] * per_char for kind in _KINDS],
+        *[log1p(asked.count(mark)) for mark in _MARKS],
+        *[log1p(cues.count(group)) for group in _CUE_GROUPS],
+    ]
 
 
-def _of_words(scan: TextScan) -> tuple[float, float, float]:
-    n_words = len(scan.words)
+def _of_words(lengths: list[int], buckets: NDArray[np.int64]) -> tuple[float, float, float]:
+    n_words = len(lengths)
     if n_words == 0:
         return 0.0, 0.0, 0.0
-    buckets = scan.buckets[:n_words].copy()
-    buckets.sort()
-    distinct = 1 + int(np.count_nonzero(buckets[1:] != buckets[:-1]))
-    total, longest = int(np.add.reduce(scan.word_lengths)), int(np.maximum.reduce(scan.word_lengths))
-    return total / n_words, float(min(longest, 60)), distinct / n_words
+    return sum(lengths) / n_words, float(min(max(lengths), 60)), len(set(buckets.tolist())) / n_words
 
 
 @cache

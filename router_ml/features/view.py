@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from router_ml.features.scan import TextScan, scan
+from router_ml.records import record
 from router_ml.schema import Request
 
 __all__ = ["RequestView", "estimate_input_tokens", "text_of", "view_of"]
@@ -20,7 +20,7 @@ _MAX_DEPTH = 50
 _SHORT_TURN_CHARS = 80
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RequestView:
     """One request as the blocks see it.
 
@@ -72,8 +72,8 @@ def view_of(request: Request) -> RequestView:
         chars=chars,
         turns=turns,
         parts=parts,
-        tool_chars=_size(request.tools),
-        schema_chars=_size(request.response_format),
+        tool_chars=_size(request.tools) if request.tools is not None else 0,
+        schema_chars=_size(request.response_format) if request.response_format is not None else 0,
         ascii=ascii_,
     )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 from typing import Protocol, Self
@@ -10,11 +11,25 @@ from typing import Protocol, Self
 from router_ml.errors import ConfigError
 from router_ml.registry import Registry
 from router_ml.schema import Feedback, Interaction, Mode
+from router_ml.store.rows import StoreRow, row_of
 
-__all__ = ["STORES", "EventStore", "OnReject", "open_store"]
+__all__ = ["STORES", "EventStore", "OnReject", "StoreInfo", "StoreRow", "open_store", "row_of"]
 
 # Called with the id of a row that cannot be read, and the reason.
 OnReject = Callable[[str, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreInfo:
+    """What a store holds: its schema, how many interactions of each mode and pieces of feedback, from when to when."""
+
+    schema: int
+    interactions: int
+    by_mode: Mapping[str, int]
+    feedback: int
+    oldest: datetime | None
+    newest: datetime | None
+    size_bytes: int
 
 
 class EventStore(Protocol):
@@ -22,6 +37,10 @@ class EventStore(Protocol):
 
     def append(self, interactions: Sequence[Interaction]) -> None:
         """Keep these interactions, all or none; an id that is already there is left as it is. Durable on return."""
+        ...
+
+    def append_rows(self, rows: Sequence[StoreRow]) -> None:
+        """Keep interactions that are written out already; as `append`, at a fraction of its price."""
         ...
 
     def amend(self, decision_id: str, feedback: Feedback) -> bool:
@@ -42,6 +61,38 @@ class EventStore(Protocol):
             mode: Only interactions of this mode.
             on_reject: Told about each row that cannot be read; by default such rows are logged and left out.
         """
+        ...
+
+    def delete(
+        self,
+        *,
+        ids: Iterable[str] | None = None,
+        tenant: str | None = None,
+        before: datetime | None = None,
+        limit: int | None = None,
+    ) -> int:
+        """Delete interactions for good, with their feedback and the records of what ran beside them.
+
+        Deleted interactions do not come back: one that arrives late (from a queue, a spill file) is not stored, nor is
+        feedback on it.
+
+        Args:
+            ids: These, and nothing else is said.
+            tenant: Of this tenant, up to now.
+            before: From before this time; with a tenant, those of which both holds.
+            limit: At most so many in this call, so that a large deletion can be done bit by bit.
+
+        Returns:
+            How many interactions were deleted; fewer than `limit`: all of them.
+        """
+        ...
+
+    def info(self) -> StoreInfo:
+        """Return what the store holds."""
+        ...
+
+    def policy_version(self, decision_id: str) -> str | None:
+        """Return which policy made a decision; None when that is not known, or not yet."""
         ...
 
     def count(self) -> int:

@@ -38,8 +38,19 @@ def _m002_index_by_time(connection: Connection) -> None:
     connection.exec_driver_sql("CREATE INDEX interactions_by_time ON interactions (ts, id)")
 
 
+def _m003_deletion(connection: Connection) -> None:
+    column = _TEXT[connection.dialect.name]
+    # NULL: not looked at yet. Filling in old rows here would keep every writer waiting; whoever asks does it, in pages.
+    connection.exec_driver_sql(f"ALTER TABLE interactions ADD COLUMN tenant {column}")
+    connection.exec_driver_sql("CREATE INDEX interactions_by_tenant ON interactions (tenant)")
+    connection.exec_driver_sql("CREATE INDEX feedback_by_time ON feedback (ts)")
+    connection.exec_driver_sql(
+        f"CREATE TABLE deletions (mark {column} PRIMARY KEY, until {column} NOT NULL, made {column} NOT NULL)"
+    )
+
+
 # Append only: a released step is never changed, so that every old file can be brought up to date.
-MIGRATIONS: tuple[Migration, ...] = (_m001_tables, _m002_index_by_time)
+MIGRATIONS: tuple[Migration, ...] = (_m001_tables, _m002_index_by_time, _m003_deletion)
 
 
 def schema_version(connection: Connection) -> int:

@@ -6,28 +6,38 @@ import asyncio
 import gc
 import logging
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from router_ml import __version__
 from router_ml.config import Config, load_config
-from router_ml.errors import ConfigError
 from router_ml.router import Router
 from router_ml.shelf import Shelf
 from router_ml.store import EventStore, open_store
-from router_ml_serving import problems
+from router_ml_serving import logs, problems
 from router_ml_serving.api import ROUTERS
+from router_ml_serving.auth import authorizer_of
+from router_ml_serving.front import Front
+from router_ml_serving.health import Health
+from router_ml_serving.holder import RouterHolder
+from router_ml_serving.ids import DecisionIds
+from router_ml_serving.limits import Limits
+from router_ml_serving.recall import Recall
 from router_ml_serving.recorder import Recorder
-from router_ml_serving.rollout import RouterHolder
-from router_ml_serving.service import Service
-from router_ml_serving.settings import ServingSettings, serving_settings
+from router_ml_serving.rollout import Rollout
+from router_ml_serving.service import Service, now_s
+from router_ml_serving.settings import ServingSettings, rollout_settings, serving_settings
 from router_ml_serving.shadow import BackgroundCalls
 from router_ml_serving.telemetry import CountRequests, Telemetry
+from router_ml_serving.tenants import tenants_of
+from router_ml_serving.tracers import tracing_of
 from router_ml_serving.upstream import HttpUpstream, Upstream
 
 __all__ = ["CONFIG_ENV", "app_from_environment", "create_app"]
@@ -63,28 +73,54 @@ def create_app(
     """
     environ = os.environ if environ is None else environ
     telemetry = Telemetry()
+    tracing = tracing_of(settings, environ)
     shelf = Shelf(config.models_dir)
+    holder = RouterHolder(shelf, lambda path: Router.load(config, path), telemetry)
+    ladder = holder.current.ladder
+    rng = np.random.default_rng(settings.seed)
+    rollout = Rollout(
+        holder,
+        shelf,
+        rollout_settings(config),
+        workers=settings.workers,
+        clock=clock,
+        now_s=now_s,
+        rng=rng.spawn(1)[0],
+        count=telemetry.rollout,
+    )
+    health = Health(ladder, failures=settings.breaker_failures, open_s=settings.breaker_s, on_change=telemetry.circuit)
+    recall = Recall(settings, time.monotonic)
+    telemetry.watch_size("sessions", lambda: len(recall.sessions))
+    telemetry.watch_size("templates", lambda: len(recall.memory))
     recorder = Recorder(
         store,
         spill=settings.spill,
         queue_size=settings.queue_size,
         batch_size=settings.batch_size,
         flush_s=settings.flush_s,
+        retention=None if (days := config.store.retention_days) is None else timedelta(days=days),
+        now=clock,
     )
     telemetry.watch(recorder)
     service = Service(
         config=config,
         settings=settings,
         shelf=shelf,
-        holder=RouterHolder(shelf, lambda path: Router.load(config, path), telemetry),
-        upstream=upstream or HttpUpstream(settings, environ),
+        holder=holder,
+        rollout=rollout,
+        upstream=upstream
+        or HttpUpstream(settings, environ, tiers=config.ladder or (), health=health, on_retry=telemetry.retry),
+        health=health,
         recorder=recorder,
         telemetry=telemetry,
         background=BackgroundCalls(settings.background),
+        authorizer=authorizer_of(settings, tenants_of(config, ladder), environ),
+        limits=Limits(),
+        recall=recall,
+        tracing=tracing,
+        ids=DecisionIds(),
         clock=clock,
-        rng=np.random.default_rng(settings.seed),
-        api_key=_key(settings.api_key_env, environ),
-        admin_key=environ.get(settings.admin_key_env) or None,
+        rng=rng,
         started=clock(),
     )
     _warn_of_unreachable_tiers(config, environ)
@@ -100,11 +136,14 @@ def _warn_of_unreachable_tiers(config: Config, environ: Mapping[str, str]) -> No
             log.warning("tier_key_not_set", extra={"tier": tier.name, "variable": tier.api_key_env})
 
 
-def app_from_environment() -> FastAPI:
+def app_from_environment() -> ASGIApp:
     """Put a service together in a worker process, from the file that `ROUTER_ML_CONFIG` names."""
     path = os.environ.get(CONFIG_ENV)
     config = load_config(Path(path) if path else None, os.environ)
-    return create_app(serving_settings(config), config, store=open_store(config.store.url))
+    settings = serving_settings(config)
+    logs.configure(settings.log_level, settings.log_format)
+    app = create_app(settings, config, store=open_store(config.store.url))
+    return logs.LogRequests(app) if settings.log_requests else app
 
 
 def _application(service: Service, store: EventStore) -> FastAPI:
@@ -113,7 +152,7 @@ def _application(service: Service, store: EventStore) -> FastAPI:
         if isinstance(service.upstream, HttpUpstream):
             await service.upstream.start()
         await service.recorder.start()
-        watcher = asyncio.create_task(service.holder.watch(service.settings.reload_s), name="champion-watcher")
+        watcher = asyncio.create_task(service.rollout.watch(service.settings.reload_s), name="champion-watcher")
         # What was loaded so far stays for ever: looking through it again cost a tenth of the processor time.
         gc.collect()
         gc.freeze()
@@ -127,22 +166,22 @@ def _application(service: Service, store: EventStore) -> FastAPI:
         await service.recorder.close()
         if isinstance(service.upstream, HttpUpstream):
             await service.upstream.close()
+        if service.tracing is not None:
+            await asyncio.to_thread(service.tracing.close)
         store.close()
 
-    app = FastAPI(title="router-ml", version=__version__, lifespan=lifespan, redirect_slashes=False)
-    # Routes are matched in order: ours, the busiest first, come before those of the documentation.
-    app.router.routes[:0] = [route for name in ROUTERS for route in ROUTERS.load(name)(service)]
+    routes = [route for name in ROUTERS for route in ROUTERS.load(name)(service)]
+    app = Front(
+        shortcuts={route.path: route.endpoint for route in routes if "POST" in (route.methods or ())},
+        count=service.telemetry.request,
+        title="router-ml",
+        version=__version__,
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    # Routes are matched in order: ours come before those of the documentation.
+    app.router.routes[:0] = routes
     problems.install(app)
     paths = frozenset(getattr(route, "path", "") for route in app.router.routes)
     app.add_middleware(CountRequests, telemetry=service.telemetry, paths=paths)
     return app
-
-
-def _key(name: str | None, environ: Mapping[str, str]) -> str | None:
-    if name is None:
-        return None
-    if not environ.get(name):
-        raise ConfigError(
-            f"serving.api_key_env: the environment variable {name} is not set; set it to the clients' key"
-        )
-    return environ[name]

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from router_ml.errors import UpstreamError
+from router_ml.records import record
 from router_ml.schema import Answer, Attempt, Plan, Verdict
 
-__all__ = ["AttemptResult", "Limits", "judged", "run"]
+__all__ = ["FAULT_OF_THE_REQUEST", "AttemptResult", "Limits", "judged", "run"]
 
 # The upstream says that the request itself is wrong: another tier would say the same.
-_FAULT_OF_THE_REQUEST = frozenset({400, 413, 422})
+FAULT_OF_THE_REQUEST = frozenset({400, 413, 422})
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AttemptResult:
     """One attempt: its record, and either an answer to judge or the error that took its place.
 
@@ -28,7 +29,7 @@ class AttemptResult:
     reply: object = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Limits:
     """Bounds of one cascade: attempts in all, and the moment (on the clock of `now`) by which it should be over.
 
@@ -77,8 +78,11 @@ async def run(
         # With an answer in hand the client waits for a better one until the deadline and no longer.
         patience_s = left_s if best is not None and best.error is None else None
         try:
-            async with asyncio.timeout(patience_s):
+            if patience_s is None:
                 result = await attempt(tier)
+            else:
+                async with asyncio.timeout(patience_s):
+                    result = await attempt(tier)
         except TimeoutError:
             break
         # In the trail before it is judged: what was paid for is on the bill even if the judge fails.
@@ -88,7 +92,7 @@ async def run(
             return result
         if best is None or result.error is None or best.error is not None:
             best = result
-        if result.error is not None and result.error.status in _FAULT_OF_THE_REQUEST:
+        if result.error is not None and result.error.status in FAULT_OF_THE_REQUEST:
             break
     if best is None:
         message = "a cascade needs at least one attempt"

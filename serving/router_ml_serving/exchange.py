@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from router_ml.errors import UpstreamError
 from router_ml.features.view import estimate_input_tokens, view_of
 from router_ml.ladder import Ladder, Tier
+from router_ml.records import record
 from router_ml.router import Router
 from router_ml.schema import Answer, Attempt, Decision, Verdict
 from router_ml_serving import cascade
 from router_ml_serving.cascade import AttemptResult, Limits
+from router_ml_serving.span_facts import shown
 from router_ml_serving.sse import read_stream
 from router_ml_serving.upstream import Reply, Upstream
 from router_ml_serving.wire import Chat, Usage, answer_of, outgoing, usage_of
 
+if TYPE_CHECKING:
+    from router_ml_serving.tracing import CallTrace, RequestTrace
+
 __all__ = ["CANCELLED", "Call", "Exchange", "OpenStream"]
+
+log = logging.getLogger(__name__)
 
 CANCELLED = "cancelled"
 # Bytes of UTF-8 per token of an answer, where the upstream does not count: English about 4, Chinese about 3 to 4.
 _BYTES_PER_TOKEN = 4
 # A refused or unreachable call is not billed; one that broke off or took too long was worked on.
-_NOT_BILLED = frozenset({"status", "connect"})
+_NOT_BILLED = frozenset({"status", "connect", "open"})
 
 
 @dataclass(slots=True)
@@ -35,9 +43,10 @@ class Call:
     started_s: float
     first_byte_s: float | None = None
     chunks: list[bytes] = field(default_factory=list)
+    trace: CallTrace | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OpenStream:
     """A stream whose first bytes have arrived and are on their way to the client."""
 
@@ -49,7 +58,8 @@ class OpenStream:
 class Exchange:
     """What is known about one proxied request from its decision to its record.
 
-    `trail` has every attempt in order; `done` is called once, with them, when the exchange is over.
+    `trail` has every attempt in order; `done` is called once, with them, when the exchange is over. `answered_s` is
+    when the first piece of the answer was there. With a `trace`, spans are made of it all.
     """
 
     chat: Chat
@@ -62,6 +72,8 @@ class Exchange:
     done: Callable[[Exchange], None]
     trail: list[AttemptResult] = field(default_factory=list)
     closed: bool = False
+    trace: RequestTrace | None = None
+    answered_s: float | None = None
 
     async def whole(self) -> AttemptResult:
         """Return the answer, whole; `reply` is the upstream's `Reply`."""
@@ -89,6 +101,15 @@ class Exchange:
             trail: The finished attempt is added here, also when this is cancelled.
         """
         call = Call(self.ladder.tier(name), self.limits.now())
+        if self.trace is not None:
+            call.trace = self.trace.beside(call.tier, call.started_s)
+        try:
+            await self._beside(call, trail)
+        finally:
+            if call.trace is not None:
+                call.trace.end(trail[-1] if trail else None)
+
+    async def _beside(self, call: Call, trail: list[AttemptResult]) -> None:
         try:
             result = await self._complete(call, outgoing(self.chat.body, call.tier, whole=True))
         except UpstreamError as error:
@@ -103,7 +124,11 @@ class Exchange:
         """Hand the exchange over to be recorded; again, nothing happens."""
         if not self.closed:
             self.closed = True
-            self.done(self)
+            try:
+                self.done(self)
+            finally:
+                self._log_failure()
+                self._end_trace()
 
     @property
     def attempts(self) -> list[Attempt]:
@@ -137,8 +162,27 @@ class Exchange:
         waited_ms = sum(ms or 0.0 for ms in waited)
         return max((self.limits.now() - self.started_s) * 1e3 - waited_ms, 0.0)
 
+    def _log_failure(self) -> None:
+        given = shown(self.trail)
+        if given is None or given.error is None or given.error.status in cascade.FAULT_OF_THE_REQUEST:
+            return
+        fields = {"decision_id": self.decision.decision_id, "tier": given.attempt.tier, "error": given.attempt.error}
+        if self.trace is not None:
+            fields["trace_id"] = self.trace.trace_id
+        log.warning("request_failed", extra={**fields, "attempts": len(self.trail)})
+
+    def _end_trace(self) -> None:
+        if self.trace is not None:
+            self.trace.finish(
+                self.decision,
+                self.trail,
+                overhead_ms=self.overhead_ms(),
+                ended_s=self.limits.now(),
+                answered_s=self.answered_s,
+            )
+
     async def _cascade(self, call: Callable[[Call, bytes], Awaitable[AttemptResult]]) -> AttemptResult:
-        return await cascade.run(
+        result = await cascade.run(
             self.decision.plan,
             lambda name: self._attempt(name, call),
             self._judge,
@@ -146,9 +190,14 @@ class Exchange:
             self.limits,
             expected_s=lambda name: self.ladder.tier(name).latency_ms / 1e3,
         )
+        if result.error is None:
+            self.answered_s = self.limits.now()
+        return result
 
     async def _attempt(self, name: str, work: Callable[[Call, bytes], Awaitable[AttemptResult]]) -> AttemptResult:
         call = Call(self.ladder.tier(name), self.limits.now())
+        if self.trace is not None:
+            call.trace = self.trace.attempt(call.tier, call.started_s)
         try:
             return await work(call, outgoing(self.chat.body, call.tier))
         except UpstreamError as error:
@@ -158,19 +207,19 @@ class Exchange:
             raise
 
     async def _complete(self, call: Call, body: bytes) -> AttemptResult:
-        reply: Reply = await self.upstream.complete(call.tier, body)
+        reply: Reply = await self.upstream.complete(call.tier, body, **self._extra(call))
         answer = answer_of(reply.parsed)
         attempt = self._record(call, answer, usage_of(reply.parsed))
         return AttemptResult(attempt, answer=_counted(answer, attempt), reply=reply)
 
     async def _hold(self, call: Call, body: bytes) -> AttemptResult:
-        async for chunk in self.upstream.stream(call.tier, body):
+        async for chunk in self.upstream.stream(call.tier, body, **self._extra(call)):
             call.first_byte_s = call.first_byte_s or self.limits.now()
             call.chunks.append(chunk)
         return self._from_stream(call)
 
     async def _open(self, call: Call, body: bytes) -> AttemptResult:
-        rest = self.upstream.stream(call.tier, body)
+        rest = self.upstream.stream(call.tier, body, **self._extra(call))
         try:
             first = await anext(rest)
         except StopAsyncIteration as error:
@@ -213,6 +262,13 @@ class Exchange:
             logprobs=answer.logprobs,
         )
 
+    def _extra(self, call: Call) -> dict[str, Any]:
+        # Only where there is something to say, so that an upstream need not know of it.
+        extra: dict[str, Any] = {} if call.trace is None else {"headers": call.trace.headers}
+        if self.limits.deadline_s is not None:
+            extra["deadline_s"] = self.limits.deadline_s
+        return extra
+
     def _judge(self, answer: Answer, tier: str) -> Verdict | None:
         return self.router.judge(self.chat.request, answer, decision=self.decision, tier=tier)
 
@@ -233,6 +289,8 @@ def _cause(attempt: Attempt) -> str:
 
 def _counted(answer: Answer, attempt: Attempt) -> Answer:
     # The verifier learns from the log, where a length that the upstream did not tell is the bill's estimate.
+    if answer.output_tokens == attempt.output_tokens:
+        return answer
     return replace(answer, output_tokens=attempt.output_tokens)
 
 

@@ -13,13 +13,30 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from router_ml.errors import RequestError, RouterError, UpstreamError
-from router_ml_serving.upstream import RefusedByUpstream
+from router_ml_serving.disconnect import ClientGone
+from router_ml_serving.failures import CircuitOpen, RefusedByUpstream
 
-__all__ = ["BodyTooLarge", "ModelNotFound", "NoPermission", "WrongKey", "error_body", "install", "reply_to"]
+__all__ = [
+    "CLIENT_CLOSED_REQUEST",
+    "BodyTooLarge",
+    "ModelNotFound",
+    "NoPermission",
+    "RateLimited",
+    "TierNotAllowed",
+    "WrongKey",
+    "WrongTenant",
+    "answer_to",
+    "error_body",
+    "install",
+    "reply_to",
+]
 
 log = logging.getLogger(__name__)
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+# What nginx logs for a client that hung up; nobody receives it.
+CLIENT_CLOSED_REQUEST = 499
+_STATUS_OF_KIND = {"timeout": 504, "open": 503}
 _HTTP_CODES = {404: "unknown_url", 405: "method_not_allowed"}
 
 
@@ -51,6 +68,36 @@ class NoPermission(RouterError):
     http_status = 403
 
 
+class WrongTenant(RouterError):
+    """A request names another tenant than its key belongs to."""
+
+    code = "wrong_tenant"
+    http_status = 403
+
+
+class TierNotAllowed(RouterError):
+    """A request names a tier that its tenant may not use, or not now."""
+
+    code = "tier_not_allowed"
+    http_status = 403
+
+
+class RateLimited(RouterError):
+    """A tenant has asked for more per minute than its rules allow.
+
+    Args:
+        message: Which limit, and when to come back.
+        headers: `retry-after` and the `x-ratelimit-*` headers of OpenAI's service.
+    """
+
+    code = "rate_limit_exceeded"
+    http_status = 429
+
+    def __init__(self, message: str, *, headers: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.headers = headers
+
+
 def error_body(message: str, *, status: int, param: str | None = None, code: str | None = None) -> dict[str, Any]:
     """Return OpenAI's error object for a message and an HTTP status."""
     kind = _TYPES.get(status) or ("invalid_request_error" if status < 500 else "server_error")
@@ -66,10 +113,10 @@ def reply_to(error: RouterError, headers: Mapping[str, str] | None = None) -> Re
     """
     sent = dict(headers or {})
     status = error.http_status
-    if isinstance(error, RefusedByUpstream):
+    if isinstance(error, RefusedByUpstream | CircuitOpen | RateLimited):
         sent |= error.headers
     if isinstance(error, UpstreamError):
-        status = error.status or (504 if error.kind == "timeout" else 502)
+        status = error.status or _STATUS_OF_KIND.get(error.kind, 502)
         if _is_error_object(error.body):
             return Response(error.body, status, headers=sent, media_type="application/json")
         body = error_body(str(error), status=status, code=f"upstream_{error.kind}")
@@ -77,6 +124,23 @@ def reply_to(error: RouterError, headers: Mapping[str, str] | None = None) -> Re
         param = error.param if isinstance(error, RequestError) else None
         body = error_body(str(error), status=status, param=param, code=error.code)
     return Response(orjson.dumps(body), status, headers=sent, media_type="application/json")
+
+
+def answer_to(error: Exception, path: str) -> Response:
+    """Turn whatever went wrong in an endpoint into the response a client gets; what nobody foresaw is logged.
+
+    Args:
+        error: What happened.
+        path: Where, for the log.
+    """
+    if isinstance(error, RouterError):
+        return reply_to(error)
+    if isinstance(error, ClientGone):
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+    # Neither message nor stack: both may quote the prompt.
+    log.error("unexpected_error", extra={"path": path, "error": type(error).__name__})
+    body = error_body("The router failed on this request; its log says why.", status=500, code="internal_error")
+    return Response(orjson.dumps(body), 500, media_type="application/json")
 
 
 def install(app: FastAPI) -> None:
@@ -103,9 +167,7 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
 
 
 async def _on_surprise(request: Request, error: Exception) -> Response:
-    log.error("unexpected_error", extra={"path": request.url.path, "error": type(error).__name__})
-    body = error_body("The router failed on this request; its log says why.", status=500, code="internal_error")
-    return Response(orjson.dumps(body), 500, media_type="application/json")
+    return answer_to(error, request.url.path)
 
 
 def _is_error_object(body: bytes) -> bool:
@@ -115,4 +177,6 @@ def _is_error_object(body: bytes) -> bool:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError:
         return False
-    return isinstance(parsed, dict) and "error" in parsed
+    # Clients look for a message in it: an error that is a bare word is put into words by us.
+    error = parsed.get("error") if isinstance(parsed, dict) else None
+    return isinstance(error, dict) and isinstance(error.get("message"), str)

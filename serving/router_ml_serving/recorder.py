@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -27,6 +28,7 @@ __all__ = ["Recorder"]
 
 log = logging.getLogger(__name__)
 
+PURGE_EVERY_S = 3600.0
 T = TypeVar("T")
 P = ParamSpec("P")
 
@@ -36,17 +38,19 @@ class Recorder:
 
     All methods are called on the thread of the running event loop. Counters, since the start: `recorded`
     (interactions in the store), `spilled` (interactions and feedback in the spill file, to be recovered), `recovered`
-    (from there into the store), `failed` (lost or unreadable, logged), and `pending` (waiting now).
+    (from there into the store), `failed` (lost or unreadable, logged), `purged` (deleted because of their age), and
+    `pending` (waiting now).
 
     Args:
         store: Where events go. The recorder does not close it.
         spill: File for what the store cannot take; its folder is made by `start`.
         queue_size: Interactions that may wait in memory; beyond that they go to the spill file.
-        batch_size: Interactions per transaction. Small batches share the interpreter better with requests: batches of
-            200 about doubled the event loop's 99.9th percentile lag at 1,000 records/s.
+        batch_size: Interactions per transaction. A transaction costs as much as a dozen of them.
         flush_s: How long an interaction waits for its batch to fill.
         retry_s: How long a store that failed is left alone.
+        retention: Interactions older than this are deleted, once an hour; None keeps them.
         clock: Monotonic seconds.
+        now: The time of day, with its time zone.
     """
 
     def __init__(
@@ -55,20 +59,29 @@ class Recorder:
         *,
         spill: Path,
         queue_size: int = 10_000,
-        batch_size: int = 50,
+        batch_size: int = 200,
         flush_s: float = 0.2,
         retry_s: float = 5.0,
+        retention: timedelta | None = None,
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.recorded = 0
         self.spilled = 0
         self.recovered = 0
         self.failed = 0
+        self.purged = 0
         self._spill_path = spill
         self._writer = Writer(store, Spill(spill), chunk=batch_size, retry_s=retry_s, clock=clock)
         self._queue_size = queue_size
         self._batch_size = batch_size
         self._flush_s = flush_s
+        self._retention = retention
+        self._clock = clock
+        self._now = now
+        self._purge_at = float("-inf")
+        # The time of day at the last purge, and on the other clock.
+        self._looked: tuple[datetime, float] | None = None
         self._queue: deque[Recordable] = deque()
         self._in_flight = 0
         self._full = asyncio.Event()
@@ -131,6 +144,10 @@ class Recorder:
         self._add(written)
         return new
 
+    async def policy_version(self, decision_id: str) -> str | None:
+        """Return which policy made a decision; None when that is not known, or not yet."""
+        return None if self._closed else await self._in_store_thread(self._writer.policy_version, decision_id)
+
     async def flush(self) -> None:
         """Write what is queued, and return when it is in the store or in the spill file."""
         async with self._flushing:
@@ -180,13 +197,37 @@ class Recorder:
             try:
                 await self.flush()
                 # One chunk at a time, so that feedback and new interactions come in between.
-                written = await self._in_store_thread(self._writer.recover)
+                recovered = await self._in_store_thread(self._writer.recover)
+                purged = await self._purge()
             except Exception:  # outermost loop: whatever happens, the next batch is tried
                 log.exception("recorder_failed")
                 continue
-            self._add(written)
-            if written.more:
+            self._add(recovered)
+            self._add(purged)
+            if recovered.more or purged.more:
                 self._full.set()
+
+    async def _purge(self) -> Written:
+        if self._retention is None or self._clock() < self._purge_at:
+            return Written()
+        now = self._now()
+        if self._has_jumped(now):
+            self._purge_at = self._clock() + PURGE_EVERY_S
+            log.warning("clock_jumped", extra={"purge_again_s": PURGE_EVERY_S})
+            return Written()
+        purged = await self._in_store_thread(self._writer.purge, now - self._retention)
+        if purged is None:
+            return Written()
+        if not purged.more:
+            self._purge_at = self._clock() + PURGE_EVERY_S
+        return purged
+
+    def _has_jumped(self, now: datetime) -> bool:
+        # A wrong clock must not delete the log: a time of day that is far from where it was is believed an hour later.
+        before, self._looked = self._looked, (now, self._clock())
+        if before is None:
+            return False
+        return abs((now - before[0]).total_seconds() - (self._looked[1] - before[1])) > PURGE_EVERY_S
 
     def _lose(self) -> None:
         self.failed += 1
@@ -235,3 +276,4 @@ class Recorder:
         self.spilled += written.spilled
         self.recovered += written.recovered
         self.failed += written.failed
+        self.purged += written.purged

@@ -1,38 +1,74 @@
-"""The parts of one running service, and what every endpoint does with them: decide, begin an exchange, record."""
+"""The parts of one running service, and what every endpoint does with them: let a request in, decide it, record it."""
 
 from __future__ import annotations
 
-import hmac
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
 from starlette.requests import Request as HttpRequest
-from ulid import ULID
 
 from router_ml.config import Config
-from router_ml.exploration import Background, draw_background
-from router_ml.ladder import Tier
+from router_ml.constraints import NOTHING_SPECIAL, Circumstances
+from router_ml.errors import RouterError
+from router_ml.ladder import Ladder, Tier
+from router_ml.records import record
 from router_ml.router import Router
 from router_ml.schema import Attempt, Decision, Plan
 from router_ml.shelf import Shelf
-from router_ml_serving.cascade import Limits
-from router_ml_serving.exchange import Exchange
-from router_ml_serving.journal import interaction_of
-from router_ml_serving.problems import BodyTooLarge, NoPermission, WrongKey
+from router_ml.store import StoreRow
+from router_ml_serving.auth import Authorizer, Caller
+from router_ml_serving.disconnect import ClientGone
+from router_ml_serving.health import Health
+from router_ml_serving.holder import RouterHolder
+from router_ml_serving.ids import DecisionIds
+from router_ml_serving.journal import CHALLENGER, row_of_exchange
+from router_ml_serving.limits import Limits
+from router_ml_serving.problems import BodyTooLarge, RateLimited
+from router_ml_serving.recall import Recall, Recalled
 from router_ml_serving.recorder import Recorder
-from router_ml_serving.rollout import RouterHolder
+from router_ml_serving.rollout import Rollout
 from router_ml_serving.settings import ServingSettings
-from router_ml_serving.shadow import BackgroundCalls, beside_of, run_beside
+from router_ml_serving.shadow import BackgroundCalls
 from router_ml_serving.telemetry import Telemetry
 from router_ml_serving.upstream import Upstream
 from router_ml_serving.wire import Chat, resolve
 
-__all__ = ["Service", "now_s"]
+if TYPE_CHECKING:
+    from router_ml_serving.tracing import Tracing
+
+__all__ = ["Admitted", "Decided", "Service", "now_s"]
 
 now_s = time.perf_counter
+
+
+@record
+class Admitted:
+    """A request that was let in: what is asked, by whom, and the tokens that were set aside for it."""
+
+    chat: Chat
+    caller: Caller
+    aside: float = 0.0
+
+
+@record
+class Decided:
+    """A decision, and what it was made with; `circumstances` say nothing where the client named its tier."""
+
+    decision: Decision
+    router: Router
+    circumstances: Circumstances
+    quality: float | None
+    ts: datetime
+
+    @property
+    def input_tokens(self) -> int:
+        """Length of the prompt as the router estimated it; 0 where nothing was decided."""
+        basis = self.decision.basis
+        return round(basis[2].input_tokens) if isinstance(basis, tuple) else 0
 
 
 @dataclass(slots=True)
@@ -43,114 +79,30 @@ class Service:
     settings: ServingSettings
     shelf: Shelf
     holder: RouterHolder
+    rollout: Rollout
     upstream: Upstream
+    health: Health
     recorder: Recorder
     telemetry: Telemetry
     background: BackgroundCalls
+    authorizer: Authorizer
+    limits: Limits
+    recall: Recall
+    tracing: Tracing | None
+    ids: DecisionIds
     clock: Callable[[], datetime]
     rng: np.random.Generator
-    api_key: str | None
-    admin_key: str | None
     started: datetime
     ready: bool = False
+    measured: Ladder | None = None
 
-    def decide(self, chat: Chat, router: Router, *, pin: bool) -> Decision:
-        """Decide one request.
-
-        Args:
-            chat: The request.
-            router: The router that was in service when it arrived.
-            pin: Whether a tier or upstream model named by the client answers (else the router decides all the same).
+    def authorize(self, request: HttpRequest) -> Caller:
+        """Return who sent a request.
 
         Raises:
-            ModelNotFound: When the `model` means nothing here.
+            WrongKey: When the key is missing or wrong.
         """
-        target = resolve(chat.model, router.ladder)
-        decision_id = str(ULID())
-        if target.pinned is not None and pin:
-            return _pinned(target.pinned, decision_id, router.bundle.version)
-        quality = chat.quality if target.quality is None else target.quality
-        return router.route(chat.request, decision_id=decision_id, rng=self.rng, quality=quality)
-
-    def begin(self, chat: Chat, started_s: float) -> Exchange:
-        """Decide a chat request and open its exchange, which records itself when it is closed.
-
-        Args:
-            chat: The request.
-            started_s: When it arrived, on the clock of `now_s`.
-        """
-        router = self.holder.current
-        ts = self.clock()
-        # Before the decision, so that nothing in the request can sway it.
-        drawn = draw_background(self.config.exploration.audit, self.config.exploration.shadow, self.rng)
-        decision = self.decide(chat, router, pin=True)
-        case = self.config.use_cases.get(chat.request.use_case or "")
-        budget_ms = case.total_ms if case else None
-        limits = Limits(
-            max_attempts=self.config.policy.max_attempts,
-            deadline_s=None if budget_ms is None else started_s + budget_ms / 1e3,
-            now=now_s,
-        )
-
-        def done(exchange: Exchange) -> None:
-            self.telemetry.decision(decision, "/v1/chat/completions", exchange.overhead_ms() / 1e3)
-            self.telemetry.exchange(exchange.attempts)
-            self.record(chat, decision, exchange, router, ts)
-            if drawn is not None and decision.adequacy:  # a client that named its tier left nothing to learn
-                self._run_beside(exchange, drawn, ts)
-
-        return Exchange(chat, decision, router, router.ladder, self.upstream, limits, started_s, done)
-
-    def record(self, chat: Chat, decision: Decision, exchange: Exchange | None, router: Router, ts: datetime) -> None:
-        """Queue the record of one request; it is built later, off the hot path."""
-        attempts = exchange.attempts if exchange else []
-        names = tuple(decision.propensity) if len(decision.propensity) == 1 else router.ladder.names
-        keep_text = self.config.store.text
-        self.recorder.record(
-            lambda: interaction_of(chat, decision, attempts, ts=ts, candidates=names, keep_text=keep_text)
-        )
-
-    def _run_beside(self, exchange: Exchange, drawn: Background, ts: datetime) -> None:
-        chat, decision = exchange.chat, exchange.decision
-        keep_text = self.config.store.text
-
-        async def work() -> None:
-            tiers, propensity = exchange.router.beside(chat.request, decision.tier, drawn)
-            if not tiers:
-                self.telemetry.background(drawn.mode, "none")
-                return
-
-            def record(attempts: list[Attempt]) -> None:
-                self.telemetry.calls(attempts)
-                self.recorder.record(
-                    lambda: beside_of(
-                        interaction_of(
-                            chat,
-                            decision,
-                            attempts,
-                            ts=ts,
-                            candidates=tuple(propensity) or tiers,
-                            keep_text=keep_text,
-                        ),
-                        drawn,
-                        propensity,
-                    )
-                )
-
-            await run_beside(exchange, tiers, record)
-            self.telemetry.background(drawn.mode, "run")
-
-        if not self.background.start(work, on_error=lambda: self.telemetry.background(drawn.mode, "failed")):
-            self.telemetry.background(drawn.mode, "dropped")
-
-    def authorize(self, request: HttpRequest) -> None:
-        """Check the client's key, if the service has one.
-
-        Raises:
-            WrongKey: When it is missing or wrong.
-        """
-        if self.api_key is not None and not _same_key(request.headers, self.api_key):
-            raise WrongKey("the API key is missing or wrong; send it as 'Authorization: Bearer …'")
+        return self.authorizer.caller(request.scope["headers"])
 
     def authorize_admin(self, request: HttpRequest) -> None:
         """Check the admin key.
@@ -159,20 +111,127 @@ class Service:
             NoPermission: When the service has none, so that nobody may.
             WrongKey: When it is missing or wrong.
         """
-        if self.admin_key is None:
-            name = self.settings.admin_key_env
-            raise NoPermission(f"the admin endpoints are off; set {name} in the service's environment to use them")
-        if not _same_key(request.headers, self.admin_key):
-            raise WrongKey("the admin key is missing or wrong; send it as 'Authorization: Bearer …'")
+        self.authorizer.admin(request.scope["headers"])
+
+    def admit(self, chats: Sequence[Chat], caller: Caller, *, tokens: float = 0.0) -> list[Admitted]:
+        """Let requests in, all or none of them, by the rules of the tenant that each is of.
+
+        Args:
+            chats: What is asked; more than one for a batch.
+            caller: Who sent them.
+            tokens: Estimate for the prompt of one that will be answered; it is set aside.
+
+        Raises:
+            WrongTenant: When one names another tenant than the key's.
+            RateLimited: When the tenant has to wait.
+        """
+        acting = [self.authorizer.acting_for(caller, chat.request.tenant) for chat in chats]
+        try:
+            aside = self.limits.admit(acting[0], tokens=tokens, requests=len(chats))
+        except RateLimited as error:
+            self.telemetry.limited("tokens" if " tokens " in str(error) else "requests")
+            raise
+        return [Admitted(chat, who, aside) for chat, who in zip(chats, acting, strict=True)]
+
+    def refused(self, error: RouterError, path: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Trace a request that was refused before it was decided."""
+        if self.tracing is not None:
+            self.tracing.refused(path, headers, status=error.http_status, code=error.code)
+
+    def decide(self, admitted: Admitted, *, pin: bool) -> Decided:
+        """Decide one request.
+
+        Args:
+            admitted: The request.
+            pin: Whether a tier or upstream model named by the client answers (else the router decides all the same).
+
+        Raises:
+            ModelNotFound: When the `model` means nothing here.
+            TierNotAllowed: When the client named a tier that its tenant may not use.
+        """
+        chat, ts = admitted.chat, self.clock()
+        decision_id = self.ids.next()
+        router = self.rollout.router_for(chat.request.session_id or decision_id, chat.request.tenant)
+        names = router.ladder.names
+        target = resolve(chat.model, router.ladder)
+        if target.pinned is not None and pin:
+            self.limits.check_named(admitted.caller, target.pinned.name, names)
+            decision = _pinned(target.pinned, decision_id, router.bundle.version)
+            return Decided(decision, router, NOTHING_SPECIAL, None, ts)
+        quality = chat.quality if target.quality is None else target.quality
+        recalled = self.recall.before(chat.request, names, router.bundle.version)
+        circumstances = self._circumstances(admitted, router, recalled)
+        decision = router.route(
+            chat.request, decision_id=decision_id, rng=self.rng, quality=quality, circumstances=circumstances
+        )
+        self._tell_weak_negative(recalled, ts)
+        return Decided(decision, router, circumstances, quality, ts)
+
+    def _circumstances(self, admitted: Admitted, router: Router, recalled: Recalled) -> Circumstances:
+        health, hint = self.health, recalled.hint
+        if self.measured is not router.ladder and router is self.holder.current:
+            self.measured = router.ladder
+            health.follow(router.ladder)
+        # A challenger of a bundle without configured tiers may have them in another order than they are measured in.
+        same = self.measured is router.ladder
+        if recalled.floor is not None:
+            self.telemetry.floor(recalled.floor_reason)
+        unhealthy = health.unhealthy()
+        allowed = self.limits.allowed(admitted.caller, router.ladder.names)
+        timed = admitted.chat.request.use_case in self.config.use_cases
+        if not (timed or unhealthy) and allowed is None and recalled.floor is None and hint.warm is None:
+            return NOTHING_SPECIAL
+        return Circumstances(
+            unhealthy=unhealthy,
+            allowed=allowed,
+            floor=recalled.floor,
+            floor_reason=recalled.floor_reason,
+            warm=hint.warm,
+            warm_tokens=hint.warm_tokens,
+            streaming=admitted.chat.stream,
+            unheld_adequacy=self.settings.stream_adequacy,
+            latency_ms=health.latency_ms() if same else None,
+            ttft_ms=health.ttft_ms() if same else None,
+        )
+
+    def _tell_weak_negative(self, recalled: Recalled, ts: datetime) -> None:
+        found = recalled.weak_negative(ts)
+        if found is None:
+            return
+
+        async def tell() -> None:
+            self.telemetry.feedback("retry", new=await self.recorder.feedback(*found))
+
+        self.background.start(tell)
+
+    def record(self, chat: Chat, decided: Decided, attempts: Sequence[Attempt]) -> None:
+        """Queue the record of one request; it is written later, off the hot path."""
+        decision, router = decided.decision, decided.router
+        names = tuple(decision.propensity) if len(decision.propensity) == 1 else router.ladder.names
+        keep_text = self.config.store.text
+
+        def write() -> StoreRow:
+            beside = self.rollout.shadow(
+                chat.request, decision, quality=decided.quality, circumstances=decided.circumstances
+            )
+            tags = {} if beside is None else {CHALLENGER: beside}
+            return row_of_exchange(
+                chat, decision, attempts, ts=decided.ts, candidates=names, keep_text=keep_text, tags=tags
+            )
+
+        self.recorder.record(write)
 
     async def read_body(self, request: HttpRequest) -> bytes:
         """Return the request's body.
 
         Raises:
             BodyTooLarge: When it is longer than allowed; the rest of it is not kept.
+            ClientGone: When the client hung up before it was whole.
         """
         limit = self.settings.max_body_bytes
         message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
         body: bytes = message.get("body", b"")
         if message.get("more_body"):
             body = await _rest(request, body, limit)
@@ -186,6 +245,8 @@ async def _rest(request: HttpRequest, first: bytes, limit: int) -> bytes:
     pieces, size, more = [first], len(first), True
     while more:
         message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
         piece: bytes = message.get("body", b"")
         more = bool(message.get("more_body"))
         size += len(piece)
@@ -194,11 +255,6 @@ async def _rest(request: HttpRequest, first: bytes, limit: int) -> bytes:
         elif size > 16 * limit:
             break
     return b"".join(pieces) if size <= limit else bytes(limit + 1)
-
-
-def _same_key(headers: Mapping[str, str], key: str) -> bool:
-    given = headers.get("authorization", "").removeprefix("Bearer ")
-    return hmac.compare_digest(given.encode(), key.encode())
 
 
 def _pinned(tier: Tier, decision_id: str, version: str) -> Decision:

@@ -1,15 +1,15 @@
-"""`[serving]` of router.toml: where the service listens, its limits and its timeouts."""
+"""`[serving]` and `[rollout]` of router.toml: where the service listens, its limits, and how bundles are switched."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from router_ml.config import Config, parse_section
 
-__all__ = ["ServingSettings", "serving_settings"]
+__all__ = ["RolloutSettings", "ServingSettings", "rollout_settings", "serving_settings"]
 
 Seconds = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
@@ -17,10 +17,22 @@ Seconds = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 class ServingSettings(BaseModel):
     """The service's own section; every key has a default that is safe on one machine.
 
-    `connect_s`, `idle_s` (between two pieces of an answer) and `total_s` bound an upstream call. A stream whose tier is
-    adequate with at least `stream_adequacy` passes straight through; others are held until judged, with a comment every
-    `keepalive_s`. `reload_s` is how often the champion pointer is looked at. `api_key_env` and `admin_key_env` name the
-    environment variables that hold the keys. `background` is how many requests may have background calls at once.
+    `connect_s`, `idle_s` (between two pieces of an answer) and `total_s` bound an upstream call, which is tried again
+    up to `retries` times within `retry_s`. So many `breaker_failures` in a row open the circuit of a tier for
+    `breaker_s` (0: never). With `upstream_hosts`, tiers must be served at one of them.
+
+    A stream whose tier is adequate with at least `stream_adequacy` passes straight through; others are held until
+    judged, with a comment every `keepalive_s`. `reload_s` is how often the champion pointer is looked at.
+    `api_key_env` and `admin_key_env` name the environment variables that hold the keys, `keys_file` holds the digests
+    of tenants' keys; without a client key the service listens on this machine alone, unless `allow_anonymous`.
+    `receive_s` is how long a request may take to arrive.
+
+    `sessions` are remembered at most, until `session_ttl_s` of silence; a prompt cache is warm for `cache_idle_s`, and
+    who asks again within `repeat_s` was not content. Of `memory_classes` of requests the tier they needed is
+    remembered, fading with the time constant `memory_ttl_s`. 0 switches that part off.
+
+    `background` is how many requests may have background calls at once. `traces` exports OpenTelemetry spans;
+    `log_level` and `log_format` are those of the lines on standard error, one per request with `log_requests`.
     `seed` fixes exploration; None draws it anew at each start.
     """
 
@@ -33,18 +45,69 @@ class ServingSettings(BaseModel):
     connect_s: Seconds = 5.0
     idle_s: Seconds = 120.0
     total_s: Seconds = 600.0
+    retries: Annotated[int, Field(ge=0, le=10)] = 2
+    retry_s: Seconds = 5.0
+    breaker_failures: Annotated[int, Field(ge=0)] = 5
+    breaker_s: Seconds = 10.0
+    upstream_hosts: tuple[str, ...] = ()
     stream_adequacy: Annotated[float, Field(ge=0.0, le=1.0)] = 0.9
     keepalive_s: Seconds = 2.0
     reload_s: Seconds = 1.0
     drain_s: Seconds = 30.0
     api_key_env: str | None = None
+    keys_file: Path | None = None
+    allow_anonymous: bool = False
+    receive_s: Seconds = 60.0
     admin_key_env: str = "ROUTER_ML_ADMIN_KEY"
     queue_size: Annotated[int, Field(gt=0)] = 10_000
-    batch_size: Annotated[int, Field(gt=0)] = 50
+    batch_size: Annotated[int, Field(gt=0)] = 200
     flush_s: Seconds = 0.2
     spill: Path = Path("router_ml.spill.jsonl")
+    sessions: Annotated[int, Field(ge=0)] = 10_000
+    session_ttl_s: Seconds = 1800.0
+    cache_idle_s: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 300.0
+    repeat_s: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 180.0
+    memory_classes: Annotated[int, Field(ge=0)] = 4096
+    memory_ttl_s: Seconds = 3600.0
     background: Annotated[int, Field(ge=1)] = 64
+    traces: bool = False
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"
+    log_requests: bool = False
     seed: int | None = None
+
+
+class RolloutSettings(BaseModel):
+    """`[rollout]`: how a challenger is tried beside the champion, and when a switch is undone.
+
+    `canary_share` of the sessions, of `canary_tenants` only if there are any, are answered by the challenger; never all
+    of them, since the rest is what it is compared with. `shadow` has it decide on the champion's requests as well, for
+    the record. `alpha` is the chance that a challenger which is no worse than allowed is ever withdrawn; `max_…_rise`
+    is how much higher its rate may be: of escalations, of upstream errors, of negative feedback, and of answers slower
+    than 95 % of the champion's. No alarm before `min_requests`; `automatic` false only reports alarms.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    canary_share: Annotated[float, Field(ge=0.0, le=0.9)] = 0.0
+    canary_tenants: frozenset[str] = frozenset()
+    shadow: bool = True
+    automatic: bool = True
+    alpha: Annotated[float, Field(gt=0.0, le=0.5)] = 0.01
+    max_escalation_rise: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.03
+    max_error_rise: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.01
+    max_negative_rise: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.02
+    max_latency_rise: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
+    min_requests: Annotated[int, Field(ge=1)] = 30
+
+
+def rollout_settings(config: Config) -> RolloutSettings:
+    """Return the checked `[rollout]` section of a configuration.
+
+    Raises:
+        ConfigError: With one line per mistake.
+    """
+    return parse_section(RolloutSettings, config.sections["rollout"], where=config.source, prefix="rollout.")
 
 
 def serving_settings(config: Config) -> ServingSettings:

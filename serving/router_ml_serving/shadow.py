@@ -7,17 +7,14 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeAlias
 
-from router_ml.exploration import Background
-from router_ml.schema import Attempt, Interaction
+from router_ml.schema import Attempt
 from router_ml_serving.cascade import AttemptResult
 from router_ml_serving.exchange import Exchange
 
-__all__ = ["BESIDE", "SHARE", "BackgroundCalls", "beside_id", "beside_of", "run_beside"]
+__all__ = ["BackgroundCalls", "run_beside"]
 
 log = logging.getLogger(__name__)
 
-# Tags of an audit's or a shadow's record: the decision it ran beside, and the probability of the draw.
-BESIDE, SHARE = "beside", "share"
 Work: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
 
@@ -95,27 +92,3 @@ async def run_beside(exchange: Exchange, tiers: tuple[str, ...], record: Callabl
         record([result.attempt for trail in trails for result in trail])
     if failures:
         raise failures[0]
-
-
-def beside_id(decision_id: str, mode: str) -> str:
-    """Return the id of what ran beside a decision."""
-    return f"{decision_id}-{mode}"
-
-
-def beside_of(live: Interaction, background: Background, propensity: dict[str, float]) -> Interaction:
-    """Turn the record of an answer into that of what ran beside it.
-
-    Args:
-        live: The record of the decision, but with the background's attempts and candidates.
-        background: The draw.
-        propensity: Probability of each tier to be the shadow; empty for an audit.
-    """
-    changed = {
-        "id": beside_id(live.id, background.mode),
-        "mode": background.mode,
-        "explored": False,
-        "propensity": propensity,
-        "feedback": (),
-        "tags": {**live.tags, BESIDE: live.id, SHARE: background.share},
-    }
-    return live.model_copy(update=changed)

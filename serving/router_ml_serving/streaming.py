@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
+from ulid import ULID
 
 from router_ml.errors import RouterError, UpstreamError
+from router_ml.schema import Attempt
 from router_ml_serving.cascade import AttemptResult
+from router_ml_serving.disconnect import ClientGone, unless_gone
 from router_ml_serving.exchange import Exchange, OpenStream
+from router_ml_serving.inbound import Json, Shape, StreamVoice, Turn
+from router_ml_serving.inbound.chat import ChatShape
 from router_ml_serving.problems import error_body, reply_to
-from router_ml_serving.sse import KEEP_ALIVE, event, facts_in_first_event
+from router_ml_serving.wire import Usage
 
-__all__ = ["ClientGone", "StreamedReply", "router_headers", "unless_gone"]
+__all__ = ["StreamedReply", "refusal", "router_headers", "turn_of", "usage_on_bill"]
 
-T = TypeVar("T")
-Json = dict[str, Any]  # untyped JSON of the wire
+_CHAT = ChatShape()
 _HEADERS = ("tier", "model", "decision_id", "policy_version", "attempts", "overhead_ms", "reason")
 _MAX_HEADER_CHARS = 300
-
-
-class ClientGone(Exception):
-    """The client hung up before its answer was complete."""
 
 
 def router_headers(facts: Json) -> dict[str, str]:
@@ -34,28 +34,43 @@ def router_headers(facts: Json) -> dict[str, str]:
     return headers
 
 
-async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """Run `work` and return its result, but cancel it when the client hangs up.
+def turn_of(exchange: Exchange, attempt: Attempt | None, shape: Shape, asked: Json) -> Turn:
+    """Return what an answer in a client's API refers to.
 
     Args:
-        receive: The ASGI channel, after the request body was read.
-        work: What the client waits for.
-
-    Raises:
-        ClientGone: When the client hung up first; `work` has been cancelled and has ended.
+        exchange: The request and its decision.
+        attempt: The attempt whose answer is given; None while it is not known.
+        shape: The client's API.
+        asked: The body in that API.
     """
-    task = asyncio.ensure_future(work)
-    watch = asyncio.ensure_future(_hang_up(receive))
-    try:
-        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientGone
-        return task.result()
-    finally:
-        pending = [future for future in (task, watch) if not future.done()]
-        for future in pending:
-            future.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
+    facts = exchange.facts(attempt)
+    ignored = shape.ignored(asked)
+    return Turn(asked, {**facts, "ignored": ignored} if ignored else facts)
+
+
+def usage_on_bill(attempt: Attempt) -> Usage | None:
+    """Return the tokens that an attempt was billed for; they are estimates where the upstream does not count."""
+    if attempt.input_tokens is None or attempt.output_tokens is None:
+        return None
+    return Usage(attempt.input_tokens, attempt.output_tokens, attempt.cached_tokens)
+
+
+def refusal(error: RouterError, exchange: Exchange | None, shape: Shape) -> Response:
+    """Return an error in the client's API.
+
+    Args:
+        error: What happened.
+        exchange: The request and its decision, as far as there is one.
+        shape: The client's API.
+    """
+    found = reply_to(error, router_headers(exchange.facts()) if exchange else None)
+    request_id = _request_id(exchange) if exchange else f"req_{ULID()}"
+    raw = bytes(found.body)
+    body = shape.error(raw, found.status_code, request_id)
+    if body is raw:
+        return found
+    headers = {name: value for name, value in found.headers.items() if name != "content-length"}
+    return Response(body, found.status_code, headers={**headers, **shape.headers(request_id)})
 
 
 class StreamedReply(Response):
@@ -69,13 +84,28 @@ class StreamedReply(Response):
         exchange: The request and its decision.
         through: True forwards bytes as they come.
         keepalive_s: Time between comments.
+        shape: The client's API.
+        asked: The body in that API; None for the chat body itself.
+        headers: Further response headers, such as what is left of the tenant's limits.
     """
 
-    def __init__(self, exchange: Exchange, *, through: bool, keepalive_s: float) -> None:
+    def __init__(
+        self,
+        exchange: Exchange,
+        *,
+        through: bool,
+        keepalive_s: float,
+        shape: Shape = _CHAT,
+        asked: Json | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(media_type="text/event-stream")
         self._exchange = exchange
         self._through = through
         self._keepalive_s = keepalive_s
+        self._shape = shape
+        self._asked = exchange.chat.body if asked is None else asked
+        self._more = headers or {}
         self._started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,18 +120,20 @@ class StreamedReply(Response):
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         result = await (self._exchange.opened() if self._through else self._held(send))
         if result.error is not None and not self._started:
-            headers = router_headers(self._exchange.facts())
-            await reply_to(result.error, headers)(scope, receive, send)
+            answer = refusal(result.error, self._exchange, self._shape)
+            self.status_code = answer.status_code
+            await answer(scope, receive, send)
             return
+        voice = self._shape.stream(turn_of(self._exchange, result.attempt, self._shape, self._asked))
         if result.error is not None:
-            await send(_body(_error_event(result.error)))
+            await _say(send, voice.end(_error_object(result.error), None))
         elif isinstance(result.reply, OpenStream):
-            await self._pass_through(send, result, result.reply)
+            await self._pass_through(send, result, result.reply, voice)
         else:
             await self._start(send, result)
             raw: Any = result.reply  # the bytes of a held stream
-            await send(_body(facts_in_first_event(raw, self._exchange.facts(result.attempt)) or raw))
-        await send(_body(b"", more=False))
+            await _say(send, voice.feed(raw) + voice.end(None, usage_on_bill(result.attempt)))
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _held(self, send: Send) -> AttemptResult:
         task = asyncio.ensure_future(self._exchange.held())
@@ -111,86 +143,64 @@ class StreamedReply(Response):
                 if done:
                     return task.result()
                 await self._start(send, None)
-                await send(_body(KEEP_ALIVE))
+                await _say(send, self._shape.keep_alive)
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def _pass_through(self, send: Send, result: AttemptResult, stream: OpenStream) -> None:
+    async def _pass_through(self, send: Send, result: AttemptResult, stream: OpenStream, voice: StreamVoice) -> None:
         error: UpstreamError | None = None
         cancelled = True
         try:
             # In here, so that a client that is gone already leaves a closed call with its bill behind.
             await self._start(send, result)
-            facts = self._exchange.facts(result.attempt)
-            error = await _forward(_whole_lines(stream), lambda piece: send(_body(piece)), facts)
+            error = await _forward(stream, voice, send)
             cancelled = False
         finally:
             await stream.rest.aclose()
             self._exchange.finish(stream, error=error, cancelled=cancelled)
-        broken = self._exchange.trail[-1].error
-        if broken is not None:
-            await send(_body(_error_event(broken)))
+        last = self._exchange.trail[-1]
+        broken = None if last.error is None else _error_object(last.error)
+        await _say(send, voice.end(broken, usage_on_bill(last.attempt)))
 
     async def _start(self, send: Send, result: AttemptResult | None) -> None:
         if self._started:
             return
         self._started = True
         facts = self._exchange.facts(result.attempt if result else None)
-        headers = {"cache-control": "no-cache", "x-accel-buffering": "no", **router_headers(facts)}
+        own = self._shape.headers(_request_id(self._exchange))
+        headers = {"cache-control": "no-cache", "x-accel-buffering": "no", **self._more, **own, **router_headers(facts)}
         raw = [*self.raw_headers, *((name.encode(), value.encode()) for name, value in headers.items())]
         raw = [(name, value) for name, value in raw if name != b"content-length"]
         await send({"type": "http.response.start", "status": 200, "headers": raw})
 
 
-async def _forward(
-    pieces: AsyncIterator[bytes], send: Callable[[bytes], Awaitable[None]], facts: Json
-) -> UpstreamError | None:
-    # Everything as it came, but for the facts in the first chunk. Returns the error that broke the stream off.
-    told = False
+async def _forward(stream: OpenStream, voice: StreamVoice, send: Send) -> UpstreamError | None:
+    # Returns the error that broke the stream off.
+    chunks = stream.call.chunks
     try:
-        async for piece in pieces:
-            changed = None if told else facts_in_first_event(piece, facts)
-            told = told or changed is not None
-            await send(piece if changed is None else changed)
+        await _say(send, voice.feed(chunks[0]))
+        async for piece in stream.rest:
+            chunks.append(piece)
+            if said := voice.feed(piece):
+                await send({"type": "http.response.body", "body": said, "more_body": True})
     except UpstreamError as error:
         return error
     return None
 
 
-async def _whole_lines(stream: OpenStream) -> AsyncIterator[bytes]:
-    # The upstream's bytes, cut at line ends: when it breaks off within a line, what follows can still be an event.
-    part = b""
-    chunks = stream.call.chunks
-    piece = chunks[0]
-    while True:
-        cut = piece.rfind(b"\n") + 1
-        if cut:
-            yield part + piece[:cut]
-            part = piece[cut:]
-        else:
-            part += piece
-        try:
-            piece = await anext(stream.rest)
-        except StopAsyncIteration:
-            break
-        chunks.append(piece)
-    if part.strip() == b"data: [DONE]":
-        yield part + b"\n\n"
+async def _say(send: Send, said: bytes) -> None:
+    if said:
+        await send({"type": "http.response.body", "body": said, "more_body": True})
 
 
-async def _hang_up(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+def _error_object(error: RouterError) -> Json:
+    found: Json = error_body(str(error), status=502, code="upstream_error")["error"]
+    return found
 
 
-def _error_event(error: RouterError) -> bytes:
-    # The blank line first ends an event that the upstream left open.
-    return b"\n\n" + event(error_body(str(error), status=502, code="upstream_error"))
-
-
-def _body(piece: bytes, *, more: bool = True) -> Message:
-    return {"type": "http.response.body", "body": piece, "more_body": more}
+def _request_id(exchange: Exchange) -> str:
+    return f"req_{exchange.decision.decision_id}"
 
 
 def _ascii(text: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from operator import attrgetter
@@ -13,10 +15,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from router_ml.schema import Attempt, Decision
 from router_ml_serving.recorder import Recorder
 
-__all__ = ["CountRequests", "Telemetry"]
+__all__ = ["CountRequests", "Telemetry", "outcome"]
 
 _OVERHEAD_BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
 _LATENCY_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _TierMeters:
+    # What every call of a tier moves, looked up once.
+    attempts: dict[str, Callable[[], None]]
+    cost: Callable[[float], None]
+    tokens_in: Callable[[float], None]
+    tokens_out: Callable[[float], None]
+    latency: Callable[[float], None]
+    first_token: Callable[[float], None]
 
 
 class Telemetry:
@@ -40,22 +53,60 @@ class Telemetry:
         self._reloads = self._counter("bundle_reloads", "Attempts to load a bundle.", "result")
         self._overhead = self._histogram("overhead_seconds", "Time of the router itself.", _OVERHEAD_BUCKETS, "path")
         self._latency = self._histogram("attempt_seconds", "Time of an upstream call.", _LATENCY_BUCKETS, "tier")
-        self._policy = Gauge("router_ml_policy", "The bundle in service.", ["version"], registry=self.registry)
+        self._first_token = self._histogram(
+            "first_token_seconds", "Time to an upstream's first piece of a stream.", _LATENCY_BUCKETS, "tier"
+        )
+        self._first_byte = self._histogram(
+            "first_byte_seconds",
+            "Time until an answer could begin.",
+            _LATENCY_BUCKETS,
+            "path",
+        )
+        self._retries = self._counter("upstream_retries", "Upstream calls that were tried again.", "tier")
+        self._limited = self._counter("rate_limited", "Requests that a tenant's limits refused.", "limit")
+        self._floors = self._counter("floors", "Decisions that began no cheaper than what is remembered.", "why")
+        self._rollout = self._counter("rollout", "Steps of the roll-out.", "event")
+        self._circuits = self._gauge("circuit_open", "1 while a tier's circuit is open.", "tier")
+        self._remembered = self._gauge("remembered", "What is held in memory to decide by.", "what")
+        self._policy = self._gauge("policy", "The bundle in service.", "version")
+        # Looking a child up by its labels costs five times what counting does.
+        self._request_counts: dict[tuple[str, int], Callable[[], None]] = {}
+        self._decision_counts: dict[tuple[str, str, bool], Callable[[], None]] = {}
+        self._overheads: dict[str, Callable[[float], None]] = {}
+        self._first_bytes: dict[str, Callable[[float], None]] = {}
+        self._floor_counts: dict[str, Callable[[], None]] = {}
+        self._tiers: dict[str, _TierMeters] = {}
 
     def watch(self, recorder: Recorder) -> None:
         """Show the state of the recorder beside the counters."""
-        for name in ("recorded", "spilled", "recovered", "failed", "pending"):
+        for name in ("recorded", "spilled", "recovered", "failed", "pending", "purged"):
             gauge = Gauge(f"router_ml_recorder_{name}", f"Events of the recorder: {name}.", registry=self.registry)
             gauge.set_function(partial(attrgetter(name), recorder))
 
+    def watch_size(self, what: str, size: Callable[[], float]) -> None:
+        """Show how much of something is remembered: `sessions`, `templates`."""
+        self._remembered.labels(what).set_function(size)
+
     def request(self, path: str, status: int) -> None:
         """Count one answered HTTP request."""
-        self._requests.labels(path, str(status)).inc()
+        count = self._request_counts.get((path, status))
+        if count is None:
+            count = self._request_counts[path, status] = self._requests.labels(path, str(status)).inc
+        count()
 
     def decision(self, decision: Decision, path: str, overhead_s: float) -> None:
         """Count one decision and the time it took."""
-        self._decisions.labels(decision.tier, decision.policy_version, str(decision.explored).lower()).inc()
-        self._overhead.labels(path).observe(overhead_s)
+        labels = (decision.tier, decision.policy_version, decision.explored)
+        count = self._decision_counts.get(labels)
+        if count is None:
+            tier, version, explored = labels
+            count = self._decisions.labels(tier, version, str(explored).lower()).inc
+            self._decision_counts[labels] = count
+        count()
+        observe = self._overheads.get(path)
+        if observe is None:
+            observe = self._overheads[path] = self._overhead.labels(path).observe
+        observe(overhead_s)
 
     def exchange(self, attempts: list[Attempt]) -> None:
         """Count the upstream calls of one proxied request."""
@@ -70,14 +121,63 @@ class Telemetry:
     def calls(self, attempts: list[Attempt]) -> None:
         """Count upstream calls, with their bill."""
         for attempt in attempts:
-            self._attempts.labels(attempt.tier, outcome(attempt)).inc()
-            self._cost.labels(attempt.tier).inc(attempt.cost_usd or 0.0)
-            self._tokens.labels(attempt.tier, "input").inc(attempt.input_tokens or 0)
-            self._tokens.labels(attempt.tier, "output").inc(attempt.output_tokens or 0)
+            meters = self._tiers.get(attempt.tier)
+            if meters is None:
+                meters = self._tiers[attempt.tier] = self._meters(attempt.tier)
+            how = outcome(attempt)
+            count = meters.attempts.get(how)
+            if count is None:
+                count = meters.attempts[how] = self._attempts.labels(attempt.tier, how).inc
+            count()
+            meters.cost(attempt.cost_usd or 0.0)
+            meters.tokens_in(attempt.input_tokens or 0)
+            meters.tokens_out(attempt.output_tokens or 0)
             if attempt.error is not None:
                 self._errors.labels(attempt.tier, attempt.error).inc()
             if attempt.latency_ms is not None:
-                self._latency.labels(attempt.tier).observe(attempt.latency_ms / 1e3)
+                meters.latency(attempt.latency_ms / 1e3)
+            if attempt.ttft_ms is not None:
+                meters.first_token(attempt.ttft_ms / 1e3)
+
+    def _meters(self, tier: str) -> _TierMeters:
+        return _TierMeters(
+            attempts={},
+            cost=self._cost.labels(tier).inc,
+            tokens_in=self._tokens.labels(tier, "input").inc,
+            tokens_out=self._tokens.labels(tier, "output").inc,
+            latency=self._latency.labels(tier).observe,
+            first_token=self._first_token.labels(tier).observe,
+        )
+
+    def first_byte(self, path: str, seconds: float) -> None:
+        """Note how long a client waited for the first piece of its answer."""
+        observe = self._first_bytes.get(path)
+        if observe is None:
+            observe = self._first_bytes[path] = self._first_byte.labels(path).observe
+        observe(seconds)
+
+    def retry(self, tier: str) -> None:
+        """Count one upstream call that is tried again."""
+        self._retries.labels(tier).inc()
+
+    def circuit(self, tier: str, is_open: bool) -> None:
+        """Note that a tier's circuit opened or closed."""
+        self._circuits.labels(tier).set(is_open)
+
+    def limited(self, limit: str) -> None:
+        """Count one request that was refused: by `requests` or `tokens` per minute."""
+        self._limited.labels(limit).inc()
+
+    def floor(self, why: str) -> None:
+        """Count one decision with a floor: of its `session`, or of the `template memory`."""
+        count = self._floor_counts.get(why)
+        if count is None:
+            count = self._floor_counts[why] = self._floors.labels(why).inc
+        count()
+
+    def rollout(self, event: str) -> None:
+        """Count one step of the roll-out: `alarm`, `withdrawn`, `rolled_back`, `failed`."""
+        self._rollout.labels(event).inc()
 
     def feedback(self, source: str, *, new: bool) -> None:
         """Count one piece of feedback."""
@@ -111,6 +211,9 @@ class Telemetry:
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"router_ml_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"router_ml_{name}", text, labels, registry=self.registry)
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
         return Histogram(f"router_ml_{name}", text, labels, registry=self.registry, buckets=buckets)

@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 import logging
-from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+import math
+import random
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from contextvars import ContextVar
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import aiohttp
 import orjson
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.tracing import Trace
+from multidict import CIMultiDict
 
-from router_ml.errors import UpstreamError
+from router_ml.errors import ConfigError, UpstreamError
 from router_ml.ladder import Tier
+from router_ml.records import record
+from router_ml_serving.destinations import CarefulResolver, Destination, destination_of
+from router_ml_serving.failures import CircuitOpen, KeyRefused, RefusedByUpstream, forwarded, named, refusal
+from router_ml_serving.health import REFUSED, Health
+from router_ml_serving.retry import TRANSIENT, Retries, RetryBudget
 from router_ml_serving.settings import ServingSettings
 
 __all__ = ["HttpUpstream", "RefusedByUpstream", "Reply", "Upstream"]
 
 log = logging.getLogger(__name__)
 
-# What an upstream says about limits and its own request id is of use to the client; the rest is between the two of us.
-_FORWARDED = ("retry-after", "x-request-id", "x-ratelimit-", "openai-")
 # Shorter than the idle timeout of common servers, so that a pooled connection is rarely a dead one.
 _POOL_KEEPALIVE_S = 10.0
+# Longer bodies go out in pieces: in one they would hold up everybody else.
+_LARGE_BYTES = 2**20
+# Whether the request that runs in this context had to open a connection of its own.
+_CONNECTED: ContextVar[bool] = ContextVar("connected", default=True)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reply:
     """A whole answer of an upstream: the bytes as they came, and the same parsed."""
 
@@ -35,22 +51,18 @@ class Reply:
     parsed: dict[str, Any]
 
 
-class RefusedByUpstream(UpstreamError):
-    """The upstream answered with an error status; `headers` are those worth handing on (`retry-after`, …)."""
-
-    def __init__(self, message: str, *, status: int, body: bytes, headers: Mapping[str, str]) -> None:
-        super().__init__(message, kind="status", status=status, body=body)
-        self.headers = dict(headers)
-
-
 class Upstream(Protocol):
     """Calls one tier; raises `UpstreamError` and nothing else when that fails."""
 
-    async def complete(self, tier: Tier, body: bytes) -> Reply:
-        """Return the whole answer to one chat body."""
+    async def complete(
+        self, tier: Tier, body: bytes, *, deadline_s: float | None = None, headers: Mapping[str, str] | None = None
+    ) -> Reply:
+        """Return the whole answer to one chat body; nothing is tried again after `deadline_s`."""
         ...
 
-    def stream(self, tier: Tier, body: bytes) -> AsyncGenerator[bytes, None]:
+    def stream(
+        self, tier: Tier, body: bytes, *, deadline_s: float | None = None, headers: Mapping[str, str] | None = None
+    ) -> AsyncGenerator[bytes, None]:
         """Yield the bytes of a streamed answer as they arrive; closing the generator cancels the call."""
         ...
 
@@ -59,13 +71,45 @@ class HttpUpstream:
     """An `Upstream` over HTTP; call `start` in a running event loop before the first request, and `close` at the end.
 
     Args:
-        settings: Timeouts.
+        settings: Timeouts, retries, and the hosts that may be called.
         environ: Where the tiers' keys are looked up (`Tier.api_key_env`).
+        tiers: The tiers of the configuration: they alone are called, and only where the configuration says, whatever a
+            bundle says. None calls any tier that is given, where it says itself.
+        health: Is told how every call went, and says which must not go out; None lets all go out.
+        on_retry: Told the tier of every retry.
+        clock: Seconds, never going back; the clock of every `deadline_s`.
+        sleep: Waits so many seconds.
+        uniform: Draws a number between its two arguments.
+        now: The time of day (UTC).
+
+    Raises:
+        ConfigError: When one of `tiers` lies outside of `serving.upstream_hosts`, or cannot be called at all.
     """
 
-    def __init__(self, settings: ServingSettings, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        settings: ServingSettings,
+        environ: Mapping[str, str],
+        *,
+        tiers: Iterable[Tier] | None = None,
+        health: Health | None = None,
+        on_retry: Callable[[str], None] = lambda _tier: None,
+        clock: Callable[[], float] = time.perf_counter,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        uniform: Callable[[float, float], float] = random.uniform,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self._settings = settings
         self._environ = environ
+        self._is_closed_list = tiers is not None
+        self._destinations = {tier.name: self._checked(tier) for tier in tiers or ()}
+        self._health = health or Health((), failures=0, open_s=settings.breaker_s, clock=clock)
+        self._retries = Retries(settings.retries, uniform)
+        self._budgets: dict[str, RetryBudget] = {}
+        self._on_retry = on_retry
+        self._clock = clock
+        self._sleep = sleep
+        self._now = now
         self._session: aiohttp.ClientSession | None = None
 
     async def start(self) -> None:
@@ -73,8 +117,11 @@ class HttpUpstream:
         timeout = aiohttp.ClientTimeout(
             total=self._settings.total_s, sock_connect=self._settings.connect_s, sock_read=self._settings.idle_s
         )
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_POOL_KEEPALIVE_S)
-        self._session = aiohttp.ClientSession(timeout=timeout, connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        connector = _Connector(limit=0, keepalive_timeout=_POOL_KEEPALIVE_S, resolver=CarefulResolver())
+        # No proxy and no .netrc from the environment: a call goes where the configuration says.
+        self._session = aiohttp.ClientSession(
+            timeout=timeout, connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
+        )
 
     async def close(self) -> None:
         """Close the connection pool."""
@@ -82,83 +129,177 @@ class HttpUpstream:
             await self._session.close()
             self._session = None
 
-    async def complete(self, tier: Tier, body: bytes) -> Reply:
+    async def complete(
+        self, tier: Tier, body: bytes, *, deadline_s: float | None = None, headers: Mapping[str, str] | None = None
+    ) -> Reply:
         """Return the whole answer of a tier to one chat body.
+
+        Args:
+            tier: Who is asked.
+            body: What is sent.
+            deadline_s: When the answer is of no more use, on the client's clock: nothing is tried again after that.
+            headers: Of this call alone, beside the tier's own: the trace that it belongs to.
 
         Raises:
             UpstreamError: When it did not answer, answered with an error status, or with something else than JSON.
         """
-        with _named_errors(tier):
-            async with self._post(tier, body) as response:
+        to, ticket = self._begin(tier, headers)
+        started_s = self._clock()
+        try:
+            response = await self._opened(to, body, ticket, deadline_s)
+            try:
                 raw = await response.read()
-                headers = _forwarded(response.headers)
-                if response.status != 200:
-                    raise _refusal(tier, response.status, raw, headers)
-                return Reply(response.status, headers, raw, _parsed(tier, raw))
+            except (TimeoutError, aiohttp.ClientError) as error:
+                raise named(tier, error) from error
+            reply = Reply(200, forwarded(response.headers), raw, _parsed(tier, raw))
+        except BaseException as error:
+            self._ended(tier.name, ticket, error)
+            raise
+        self._health.succeeded(tier.name, ticket, (self._clock() - started_s) * 1e3)
+        return reply
 
-    async def stream(self, tier: Tier, body: bytes) -> AsyncGenerator[bytes, None]:
+    async def stream(
+        self, tier: Tier, body: bytes, *, deadline_s: float | None = None, headers: Mapping[str, str] | None = None
+    ) -> AsyncGenerator[bytes, None]:
         """Yield the bytes of a tier's streamed answer as they arrive.
+
+        Args:
+            tier: Who is asked.
+            body: What is sent.
+            deadline_s: When the answer is of no more use, on the client's clock: nothing is tried again after that.
+            headers: Of this call alone, beside the tier's own: the trace that it belongs to.
 
         Raises:
             UpstreamError: Before the first byte for an error status, later when the stream breaks off.
         """
-        with _named_errors(tier):
-            async with self._post(tier, body) as response:
-                if response.status != 200:
-                    raise _refusal(tier, response.status, await response.read(), _forwarded(response.headers))
-                if response.content_type != "text/event-stream":
-                    message = f"tier '{tier.name}' was asked for a stream and sent {response.content_type}"
-                    raise UpstreamError(message, kind="protocol")
-                async for chunk in response.content.iter_any():
+        to, ticket = self._begin(tier, headers)
+        clock, started_s, held_s = self._clock, self._clock(), 0.0
+        try:
+            async with await self._opened(to, body, ticket, deadline_s) as response:
+                chunk = await _first_chunk(tier, response)
+                self._health.first_byte(tier.name, ticket, (clock() - started_s) * 1e3)
+                while chunk:
+                    yielded_s = clock()
                     yield chunk
+                    held_s += clock() - yielded_s  # a client that reads slowly does not make its tier slow
+                    chunk = await response.content.readany()
+        except (TimeoutError, aiohttp.ClientError) as error:
+            failure = named(tier, error)
+            self._ended(tier.name, ticket, failure)
+            raise failure from error
+        except BaseException as error:
+            self._ended(tier.name, ticket, error)
+            raise
+        self._health.succeeded(tier.name, ticket, (clock() - started_s - held_s) * 1e3)
 
-    def _post(self, tier: Tier, body: bytes) -> aiohttp.client._RequestContextManager:
+    def _begin(self, tier: Tier, headers: Mapping[str, str] | None) -> tuple[Destination, int]:
         if self._session is None:
             message = "the upstream client is not started"
             raise RuntimeError(message)
-        if tier.base_url is None:
+        to = self._destinations.get(tier.name)
+        if to is None or (to.tier is not tier and not self._is_closed_list):
+            to = self._found(tier)
+        ticket = self._health.begin(tier.name)
+        if ticket == REFUSED:
+            raise CircuitOpen(tier.name, self._health.again_s(tier.name))
+        if headers:
+            to = replace(to, headers=CIMultiDict({**headers, **to.headers}))
+        return to, ticket
+
+    def _ended(self, name: str, ticket: int, error: BaseException) -> None:
+        if not isinstance(error, UpstreamError):
+            self._health.abandoned(name, ticket)
+        elif error.kind != "status" or error.status in TRANSIENT or isinstance(error, KeyRefused):
+            self._health.failed(name, ticket, asked_s=getattr(error, "asked_s", None))
+        else:
+            self._health.succeeded(name, ticket)
+
+    async def _opened(
+        self, to: Destination, body: bytes, ticket: int, deadline_s: float | None
+    ) -> aiohttp.ClientResponse:
+        # A response with status 200, tried again as long as that is worth it.
+        name = to.tier.name
+        budget = self._budgets.get(name)
+        if budget is None:
+            budget = self._budgets[name] = RetryBudget()
+        budget.called()
+        tried, until_s = 0, math.inf if deadline_s is None else deadline_s
+        while True:
+            try:
+                return await self._post(to, body)
+            except UpstreamError as error:
+                failure, failed_s = error, self._clock()
+            if tried == 0:
+                until_s = min(until_s, failed_s + self._settings.retry_s)
+            asked_s = failure.asked_s if isinstance(failure, RefusedByUpstream) else None
+            pause_s = self._retries.pause_s(failure, tried=tried, asked_s=asked_s, left_s=until_s - failed_s)
+            if pause_s is None or not self._health.is_current(name, ticket) or not budget.take():
+                raise failure
+            tried += 1
+            await self._sleep(pause_s)
+            if not self._health.is_current(name, ticket):  # others have found out meanwhile
+                raise failure
+            self._on_retry(name)
+
+    async def _post(self, to: Destination, body: bytes) -> aiohttp.ClientResponse:
+        try:
+            response = await self._send(to, body)
+            if response.status == 200:
+                return response
+            async with response:
+                raw = await response.read()
+        except (TimeoutError, aiohttp.ClientError) as error:
+            raise named(to.tier, error) from error
+        raise refusal(to.tier, response, raw, self._now)
+
+    async def _send(self, to: Destination, body: bytes) -> aiohttp.ClientResponse:
+        session = self._session
+        assert session is not None  # noqa: S101  looked at in _begin
+        _CONNECTED.set(False)
+        try:
+            return await session.post(to.url, data=_payload(body), headers=to.headers, allow_redirects=False)
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientConnectionResetError):
+            if _CONNECTED.get():
+                raise
+        # A pooled connection that the other end had closed: most likely nobody has read the request.
+        return await session.post(to.url, data=_payload(body), headers=to.headers, allow_redirects=False)
+
+    def _found(self, tier: Tier) -> Destination:
+        try:
+            to = None if self._is_closed_list else self._checked(tier)
+        except ConfigError as error:
+            raise UpstreamError(str(error), kind="connect") from error
+        if to is None:
             message = f"tier '{tier.name}' has no base_url; set it under [[tiers]] in router.toml"
             raise UpstreamError(message, kind="connect")
-        headers = {"content-type": "application/json"}
-        key = self._environ.get(tier.api_key_env) if tier.api_key_env else None
-        if key:
-            headers["authorization"] = f"Bearer {key}"
-        url = f"{tier.base_url.rstrip('/')}/chat/completions"
-        return self._session.post(url, data=body, headers=headers, allow_redirects=False)
+        self._destinations[tier.name] = to
+        return to
+
+    def _checked(self, tier: Tier) -> Destination | None:
+        return destination_of(tier, self._environ, self._settings.upstream_hosts)
 
 
-@contextmanager
-def _named_errors(tier: Tier) -> Iterator[None]:
-    # Messages of aiohttp may hold URLs with credentials: only the kind of failure and the host are told.
-    try:
-        yield
-    except TimeoutError as error:
-        raise _failure(tier, "timeout", "did not answer in time") from error
-    except aiohttp.ClientConnectorError as error:
-        raise _failure(tier, "connect", f"cannot be reached at {error.host}:{error.port}") from error
-    except (aiohttp.ServerConnectionError, aiohttp.ClientOSError, aiohttp.ClientPayloadError) as error:
-        raise _failure(tier, "reset", "broke off its answer") from error
-    except aiohttp.ClientError as error:
-        message = f"does not speak the expected protocol ({type(error).__name__})"
-        raise _failure(tier, "protocol", message) from error
+class _Connector(aiohttp.TCPConnector):
+    # Tells requests that got a pooled connection from those that had to open one.
+    async def _create_connection(
+        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> ResponseHandler:
+        _CONNECTED.set(True)
+        return await super()._create_connection(req, traces, timeout)
 
 
-def _failure(tier: Tier, kind: str, said: str) -> UpstreamError:
-    log.warning("upstream_failed", extra={"tier": tier.name, "kind": kind})
-    return UpstreamError(f"tier '{tier.name}' {said}", kind=kind)
+def _payload(body: bytes) -> bytes | io.BytesIO:
+    return body if len(body) <= _LARGE_BYTES else io.BytesIO(body)
 
 
-def _refusal(tier: Tier, status: int, body: bytes, headers: Mapping[str, str]) -> UpstreamError:
-    if status in (401, 403):
-        # Handing this on would send the client looking for a fault in its own key.
-        where = f"the variable {tier.api_key_env}" if tier.api_key_env else "api_key_env of the tier"
-        message = f"tier '{tier.name}' refused the router's key (HTTP {status}); check {where}"
-        return UpstreamError(message, kind="status")
-    if not 400 <= status < 600:
-        return UpstreamError(f"tier '{tier.name}' answered with HTTP {status}", kind="status")
-    return RefusedByUpstream(
-        f"tier '{tier.name}' answered with HTTP {status}", status=status, body=body, headers=headers
-    )
+async def _first_chunk(tier: Tier, response: aiohttp.ClientResponse) -> bytes:
+    if response.content_type != "text/event-stream":
+        message = f"tier '{tier.name}' was asked for a stream and sent {response.content_type}"
+        raise UpstreamError(message, kind="protocol")
+    chunk = await response.content.readany()
+    if not chunk:
+        raise UpstreamError(f"tier '{tier.name}' sent an empty stream", kind="protocol")
+    return chunk
 
 
 def _parsed(tier: Tier, raw: bytes) -> dict[str, Any]:
@@ -169,7 +310,3 @@ def _parsed(tier: Tier, raw: bytes) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise UpstreamError(f"tier '{tier.name}' sent JSON that is not an object", kind="protocol")
     return parsed
-
-
-def _forwarded(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name.lower(): value for name, value in headers.items() if name.lower().startswith(_FORWARDED)}

@@ -6,7 +6,7 @@ Only what routing needs is read. The body itself is kept as it came and goes ups
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -14,6 +14,7 @@ import orjson
 from router_ml.errors import RequestError, UpstreamError
 from router_ml.features import text_of
 from router_ml.ladder import Ladder, Tier
+from router_ml.records import record
 from router_ml.registry import did_you_mean
 from router_ml.schema import Answer, LogProbs, Request
 from router_ml_serving.problems import ModelNotFound
@@ -44,11 +45,15 @@ _HEADERS = {
 }
 # Everything behind the wire may recurse into a body; real ones have ten levels or so.
 _MAX_DEPTH = 64
+# Objects and lists of one body; a long agent transcript has some thousands. Eight megabytes of empty lists, looked
+# through like any other body, kept a worker busy for four seconds.
+_MAX_CONTAINERS = 100_000
+_TOO_MANY = f"the body has more than {_MAX_CONTAINERS} objects and lists"
 # Values of the wire are untyped JSON.
 Json = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Chat:
     """One chat body, checked as far as routing looks; `quality` is what its `router` key asked for, if anything."""
 
@@ -60,7 +65,7 @@ class Chat:
     tags: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Target:
     """What a `model` name means: a tier that answers whatever the router thinks, or a routed request (None)."""
 
@@ -68,7 +73,7 @@ class Target:
     quality: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Usage:
     """Tokens of one call as the upstream counted them."""
 
@@ -83,6 +88,9 @@ def parse_json(raw: bytes) -> Json:
     Raises:
         RequestError: When it is something else, or nested so deeply that nobody means it.
     """
+    brackets = raw.count(b"{") + raw.count(b"[")
+    if brackets > 5 * _MAX_CONTAINERS:  # brackets in texts count too, and prompts that are so full of them fit no model
+        raise RequestError(_TOO_MANY)
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -90,12 +98,12 @@ def parse_json(raw: bytes) -> Json:
     if not isinstance(body, dict):
         raise RequestError(f"the body must be a JSON object, got {_kind(body)}")
     # Counting brackets is enough for most bodies; only those with many are walked.
-    if raw.count(b"{") + raw.count(b"[") > _MAX_DEPTH and _is_deeper_than(body, _MAX_DEPTH):
-        raise RequestError(f"the body is nested deeper than {_MAX_DEPTH} levels")
+    if brackets > _MAX_DEPTH:
+        _check_shape(body)
     return body
 
 
-def read_chat(body: Json, headers: Iterable[tuple[bytes, bytes]] = ()) -> Chat:
+def read_chat(body: Json, headers: Iterable[tuple[bytes, bytes]] = (), *, tenant: str | None = None) -> Chat:
     """Check a chat body and take out what routing looks at.
 
     Metadata comes from the headers, else from the body's `router` object, else from its `metadata`.
@@ -103,6 +111,7 @@ def read_chat(body: Json, headers: Iterable[tuple[bytes, bytes]] = ()) -> Chat:
     Args:
         body: The parsed body; it is not changed.
         headers: Raw request headers with lower-case names.
+        tenant: Whom the request is of when it names nobody: that of the client's key.
 
     Raises:
         RequestError: Naming the field at fault, and what was expected.
@@ -112,6 +121,8 @@ def read_chat(body: Json, headers: Iterable[tuple[bytes, bytes]] = ()) -> Chat:
     facts = {name: value for name in _METADATA if isinstance(value := metadata.get(name), str) and value}
     facts |= {name: value for name in _METADATA if (value := _optional(router, name, str, "router."))}
     facts |= {_HEADERS[name]: value.decode("latin-1") for name, value in headers if name in _HEADERS and value}
+    if tenant is not None:
+        facts.setdefault("tenant", tenant)
     max_tokens = _optional(body, "max_completion_tokens", int)
     if max_tokens is None:
         max_tokens = _optional(body, "max_tokens", int)
@@ -151,7 +162,7 @@ def resolve(model: str, ladder: Ladder) -> Target:
         return Target(quality=_quality_in_name(model))
     known = [*ROUTER_MODELS, *ladder.names, *dict.fromkeys(tier.model for tier in ladder)]
     hint = did_you_mean(model, known)
-    raise ModelNotFound(f"the model '{model}' does not exist{hint}; known: {', '.join(known)}", param="model")
+    raise ModelNotFound(f"the model '{model:.60}' does not exist{hint}; known: {', '.join(known)}", param="model")
 
 
 def outgoing(body: Json, tier: Tier, *, whole: bool = False) -> bytes:
@@ -195,6 +206,8 @@ def answer_of(parsed: Json) -> Answer:
 def token_logprobs(choice: Json) -> list[float]:
     """Return the log-probabilities of a choice's tokens, or of a chunk's; usually nobody asked for any."""
     found = choice.get("logprobs")
+    if found is None:
+        return []
     tokens = found.get("content") if isinstance(found, dict) else None
     said = [token.get("logprob") for token in tokens if isinstance(token, dict)] if isinstance(tokens, list) else []
     return [float(value) for value in said if isinstance(value, int | float) and not isinstance(value, bool)]
@@ -228,14 +241,19 @@ def with_facts(raw: bytes, facts: Json) -> bytes:
     return inside + comma + b'"router":' + orjson.dumps(facts) + b"}" + raw[len(head) :]
 
 
-def _is_deeper_than(body: Json, limit: int) -> bool:
+def _check_shape(body: Json) -> None:
     level: list[Any] = [body]
-    for _ in range(limit):
+    left = _MAX_CONTAINERS
+    for _ in range(_MAX_DEPTH):
         inside = (item.values() if isinstance(item, dict) else item for item in level)
-        level = [value for values in inside for value in values if isinstance(value, dict | list)]
+        found = (value for values in inside for value in values if isinstance(value, dict | list))
+        level = list(islice(found, left))
+        left -= len(level)
         if not level:
-            return False
-    return True
+            return
+        if left == 0:
+            raise RequestError(_TOO_MANY)
+    raise RequestError(f"the body is nested deeper than {_MAX_DEPTH} levels")
 
 
 def _messages(body: Json) -> Sequence[Json]:
@@ -291,7 +309,7 @@ def _quality_in_name(model: str) -> float:
     if 0 < quality <= 1:
         return quality
     hint = f" (did you mean '{_PREFIX}{quality / 100:g}'?)" if 1 < quality <= 100 else ""
-    message = f"the model '{model}' does not exist{hint}: after 'router-' goes the quality to keep, in (0, 1]"
+    message = f"the model '{model:.60}' does not exist{hint}: after 'router-' goes the quality to keep, in (0, 1]"
     raise ModelNotFound(message, param="model")
 
 

@@ -6,31 +6,33 @@ import logging
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
-from pydantic_core import PydanticSerializationError
-
-from router_ml.errors import RecordError, StoreError
+from router_ml.errors import StoreError
 from router_ml.schema import Feedback, Interaction
-from router_ml.store import EventStore
+from router_ml.store import EventStore, StoreRow, row_of
 from router_ml_serving.spill import Spill, feedback_line, read_chunk
 
 __all__ = ["Recordable", "Writer", "Written"]
 
 log = logging.getLogger(__name__)
 
-# An interaction, or a function that builds it: the hot path then makes no pydantic records.
-Recordable = Interaction | Callable[[], Interaction]
+# An interaction, its row, or a function that builds either: the hot path then writes no JSON.
+Recordable = Interaction | StoreRow | Callable[[], Interaction | StoreRow]
+# Interactions that a purge deletes at a time: new ones come in between.
+PURGE_PAGE = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What became of some items; `more` says that the spill file holds more to recover."""
+    """What became of some items; `more` says that there is more to recover, or to purge."""
 
     recorded: int = 0
     spilled: int = 0
     recovered: int = 0
     failed: int = 0
+    purged: int = 0
     more: bool = False
 
 
@@ -65,11 +67,9 @@ class Writer:
         built, failed = _build(batch)
         if not self._is_away():
             try:
-                self._store.append(built)
+                self._store.append_rows(built)
             except StoreError as error:
                 self._leave_alone(error)
-            except RecordError:
-                log.warning("batch_has_unwritable_interaction")  # spilling goes line by line and finds it
             else:
                 return Written(recorded=len(built), failed=failed)
         return self._spill_built(built, failed)
@@ -77,6 +77,16 @@ class Writer:
     def spill_batch(self, batch: Sequence[Recordable]) -> Written:
         """Spill a batch without asking the store."""
         return self._spill_built(*_build(batch))
+
+    def policy_version(self, decision_id: str) -> str | None:
+        """Return which policy made a decision; None when the store is away or does not know."""
+        if self._is_away():
+            return None
+        try:
+            return self._store.policy_version(decision_id)
+        except StoreError as error:
+            self._leave_alone(error)
+            return None
 
     def amend(self, decision_id: str, feedback: Feedback) -> tuple[bool, Written]:
         """Store or spill feedback; on the disk when this returns.
@@ -115,6 +125,17 @@ class Writer:
         self._left_to_recover |= written.more
         return written
 
+    def purge(self, before: datetime) -> Written | None:
+        """Delete one page of what is older than a time; `more` says that there is more. None: the store is away."""
+        if self._is_away():
+            return None
+        try:
+            purged = self._store.delete(before=before, limit=PURGE_PAGE)
+        except StoreError as error:
+            self._leave_alone(error)
+            return None
+        return Written(purged=purged, more=purged == PURGE_PAGE)
+
     def _recover_chunk(self) -> Written:
         if self._part is None:
             path = self._spill.set_aside()
@@ -141,25 +162,16 @@ class Writer:
         recovered = len(chunk.interactions) + len(chunk.feedback)
         return Written(recovered=recovered, failed=len(chunk.unreadable), more=True)
 
-    def _spill_built(self, built: Sequence[Interaction], failed: int) -> Written:
-        lines = []
-        for interaction in built:
-            try:
-                lines.append(interaction.to_json())
-            except PydanticSerializationError:
-                log.exception(
-                    "interaction_lost", extra={"interaction_id": interaction.id, "cause": "not writable as JSON"}
-                )
-                failed += 1
-        if not lines:
+    def _spill_built(self, built: Sequence[StoreRow], failed: int) -> Written:
+        if not built:
             return Written(failed=failed)
         try:
-            self._spill.append(lines)
+            self._spill.append(row.body for row in built)
         except OSError:
-            log.exception("interactions_lost", extra={"lost": len(lines)})
-            return Written(failed=failed + len(lines))
+            log.exception("interactions_lost", extra={"lost": len(built)})
+            return Written(failed=failed + len(built))
         self._left_to_recover = True
-        return Written(spilled=len(lines), failed=failed)
+        return Written(spilled=len(built), failed=failed)
 
     def _is_away(self) -> bool:
         return self._clock() < self._retry_at
@@ -169,11 +181,12 @@ class Writer:
         log.warning("event_store_unavailable", extra={"cause": str(error), "retry_s": self._retry_s})
 
 
-def _build(batch: Sequence[Recordable]) -> tuple[list[Interaction], int]:
+def _build(batch: Sequence[Recordable]) -> tuple[list[StoreRow], int]:
     built = []
     for item in batch:
         try:
-            built.append(item if isinstance(item, Interaction) else item())
+            found = item() if callable(item) else item
+            built.append(row_of(found) if isinstance(found, Interaction) else found)
         except Exception as error:  # noqa: BLE001 - one record that cannot be built must not take its batch along
             _log_unbuildable(error)
     return built, len(batch) - len(built)

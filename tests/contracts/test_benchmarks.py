@@ -11,7 +11,16 @@ import pytest
 from benchmarks.results_file import Row, Stamp, goal_text, missed, read_rows, stamp, write_rows
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = ("speed/route.py", "speed/train.py", "speed/load.py", "speed/noop_app.py", "quality/run.py")
+SCRIPTS = (
+    "speed/run.py",
+    "speed/train.py",
+    "speed/load.py",
+    "speed/stream_load.py",
+    "speed/noop_app.py",
+    "speed/minimal_proxy.py",
+    "speed/mock_upstream.py",
+    "quality/run.py",
+)
 KEYS = ["protocol", "metric", "value", "low", "high", "n", "must", "aim", "better", "machine", "date", "commit"]
 MADE = Stamp("2 cores", "2026-01-02T03:04:05Z", "abc1234")
 

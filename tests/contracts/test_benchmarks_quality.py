@@ -23,7 +23,7 @@ from router_ml_training.evaluation.curves import share_sweep
 from router_ml_training.evaluation.metrics import METRICS, Figure
 from router_ml_training.evaluation.outcomes import Outcomes
 
-ISSUE = ("A", "A2", "B", "C", "D", "E", "F", "HB", "G", "G2", "H", "I", "J", "K", "L", "M", "N")
+ISSUE = ("A", "A2", "B", "C", "D", "E", "F", "HB", "G", "G2", "H", "I", "J", "K", "L", "M", "N", "steering")
 
 
 def dataset_of(*texts):

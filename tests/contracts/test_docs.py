@@ -22,7 +22,8 @@ from router_ml.ladder import Price
 from router_ml.store import open_store
 from router_ml_serving import problems
 from router_ml_serving.app import create_app
-from router_ml_serving.settings import ServingSettings, serving_settings
+from router_ml_serving.settings import RolloutSettings, ServingSettings, serving_settings
+from router_ml_serving.tenants import TenantSettings
 from router_ml_training.settings import MlflowSettings, TrainingSettings
 
 # Headings of docs/configuration.md and the record each describes.
@@ -34,6 +35,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "[store]": config.StoreSettings,
     "[use_cases.NAME]": config.UseCase,
     "[serving]": ServingSettings,
+    "[tenants.NAME]": TenantSettings,
+    "[rollout]": RolloutSettings,
     "[training]": TrainingSettings,
     "[mlflow]": MlflowSettings,
 }
@@ -132,13 +135,13 @@ def test_every_endpoint_is_documented(service_page: str, tmp_path: Path) -> None
 
 def test_every_metric_is_documented(service_page: str, modules: list, root: Path) -> None:
     source = (root / "serving" / "router_ml_serving" / "telemetry.py").read_text(encoding="utf-8")
-    counted = set(re.findall(r'self\._(?:counter|histogram)\(\s*"(\w+)"', source))
+    counted = set(re.findall(r'self\._(?:counter|histogram|gauge)\(\s*"(\w+)"', source))
     states = re.search(r"for name in \(([^)]*)\)", source)
     assert states is not None
     recorder = {f"recorder_{name}" for name in re.findall(r'"(\w+)"', states.group(1))}
     page = dict(re.findall(r"^## (.+)\n([^#]*)", service_page, re.MULTILINE))["Metrics"]
     written = {CODE.findall(cells[0])[0].removeprefix("router_ml_") for cells in rows(page)}
-    assert written == {*counted, *recorder, "policy"}
+    assert written == {*counted, *recorder}
 
 
 def error_classes() -> list[type[RouterError]]:

@@ -18,11 +18,12 @@ from router_ml.constraints import CONSTRAINTS
 from router_ml.registry import Registry
 from router_ml.store import STORES
 from router_ml_serving.api import ROUTERS
+from router_ml_serving.inbound import SHAPES
 from router_ml_training.learners import LEARNERS
 from router_ml_training.simulate import POLICIES
 from router_ml_training.sources import SOURCES
 
-REGISTRIES = (CHECKS, CONSTRAINTS, LEARNERS, POLICIES, ROUTERS, SETTINGS, SOURCES, STORES)
+REGISTRIES = (CHECKS, CONSTRAINTS, LEARNERS, POLICIES, ROUTERS, SETTINGS, SHAPES, SOURCES, STORES)
 ENTRIES = [(registry, name) for registry in REGISTRIES for name in registry]
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -37,7 +38,17 @@ def test_every_entry_can_be_loaded(registry: Registry[object], name: str) -> Non
 def test_no_registry_is_forgotten_here(modules: list) -> None:
     made = re.compile(r"^([A-Z_]+): Registry\[", re.MULTILINE)
     found = {name for module in modules for name in made.findall(module.path.read_text(encoding="utf-8"))}
-    assert found == {"CHECKS", "CONSTRAINTS", "LEARNERS", "POLICIES", "ROUTERS", "SETTINGS", "SOURCES", "STORES"}
+    assert found == {
+        "CHECKS",
+        "CONSTRAINTS",
+        "LEARNERS",
+        "POLICIES",
+        "ROUTERS",
+        "SETTINGS",
+        "SHAPES",
+        "SOURCES",
+        "STORES",
+    }
 
 
 @pytest.mark.parametrize("name", COMMANDS)

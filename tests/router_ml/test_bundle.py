@@ -17,7 +17,7 @@ import pytest
 
 from router_ml.bundle import Bundle, default_bundle_path, load_bundle, write_bundle
 from router_ml.errors import BundleCorrupt, BundleError, BundleMismatch
-from router_ml.features import DENSE_NAMES, SCHEMA_HASH, Features, featurize_many, stack
+from router_ml.features import DENSE_NAMES, SCHEMA_HASH, Features, featurize, stack
 from router_ml.schema import Request
 
 Make = Callable[..., Path]
@@ -50,7 +50,7 @@ def test_a_written_bundle_is_loaded_with_everything_that_was_given(make_bundle: 
 
 def test_scores_are_those_of_the_graph_alone_and_in_a_batch(make_bundle: Make) -> None:
     bundle = load_bundle(make_bundle())
-    features = featurize_many(REQUESTS)
+    features = [featurize(request) for request in REQUESTS]
     adequacy, tokens = bundle.score_many(stack(features))
     lengths = np.array([one.dense[LENGTH] for one in features], np.float64)[:, None]
     expected = 1 / (1 + np.exp(-(np.array([4.0, 5.0, 6.0]) + lengths * np.array([-1.0, -0.8, -0.5]))))
@@ -65,7 +65,7 @@ def test_scores_are_those_of_the_graph_alone_and_in_a_batch(make_bundle: Make) -
 
 def test_a_batch_of_any_size_is_scored(make_bundle: Make) -> None:
     bundle = load_bundle(make_bundle())
-    one = featurize_many(REQUESTS[1:2])
+    one = [featurize(REQUESTS[1])]
     for n in (0, 1, 1024, 2500):
         adequacy, tokens = bundle.score_many(stack(one * n))
         assert adequacy.shape == tokens.shape == (n, 3)

@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from router_ml.checks import CHECKS, run_checks
+from router_ml.checks import CHECKS, dont_know, refusal, run_checks
 from router_ml.schema import Answer, Request
 
 ASKED = Request(messages=[{"role": "user", "content": "hello"}])
@@ -157,6 +158,33 @@ def test_not_knowing_is_found(text: str) -> None:
 @pytest.mark.parametrize("text", FINE)
 def test_an_answer_that_only_resembles_a_refusal_passes(text: str) -> None:
     assert run_checks(ASKED, said(text)) is None
+
+
+LANGUAGES = ("_ENGLISH", "_GERMAN", "_FRENCH", "_SPANISH", "_PORTUGUESE", "_ITALIAN", "_CHINESE", "_JAPANESE")
+# What `from_regex` may fill the gaps of a pattern with: every letter that one asks for, and a few others.
+LETTERS = sorted(
+    set("abc xyz .,:'-\n").union(
+        *(pattern for check in (refusal, dont_know) for name in LANGUAGES for pattern in getattr(check, name))
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "signs"),
+    [
+        pytest.param(pattern, language.signs, id=f"{check.__name__.rpartition('.')[2]}{name.lower()}{i}")
+        for check, languages in ((refusal, refusal._REFUSAL), (dont_know, dont_know._DONT_KNOW))
+        for name, language in zip(LANGUAGES, languages, strict=True)
+        for i, pattern in enumerate(getattr(check, name))
+        if "[^" not in pattern  # gaps of anything but a full stop take minutes to draw; the tables above have those
+    ],
+)
+# Most gaps are filled with what a pattern forbids there, and drawn again.
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@given(data=st.data())
+def test_every_phrase_carries_one_of_its_signs(pattern: str, signs: tuple[str, ...], data: st.DataObject) -> None:
+    found = re.search(pattern, data.draw(st.from_regex(pattern, alphabet=st.sampled_from(LETTERS))))
+    assert found is None or any(sign in found.group() for sign in signs)
 
 
 def test_a_very_long_answer_is_not_searched() -> None:

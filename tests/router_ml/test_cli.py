@@ -36,7 +36,7 @@ def python(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 def test_every_promised_command_is_in_the_table() -> None:
     promised = (
         "demo ingest simulate train evaluate certify route serve feedback retrain promote rollback models report bench "
-        "tiers"
+        "tiers challenge store keys"
     )
     assert set(COMMANDS) == {*promised.split(), "config", "doctor"}
 
@@ -58,7 +58,7 @@ sys.exit(f"{{code}} {{loaded}}")
     done = python(code, tmp_path)
     assert done.stderr == "0 []\n"
     for name, entry in COMMANDS.items():
-        assert f"  {name:<8}  {entry.help}\n" in done.stdout
+        assert f"  {name:<{max(map(len, COMMANDS))}}  {entry.help}\n" in done.stdout
 
 
 def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

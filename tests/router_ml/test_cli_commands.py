@@ -59,11 +59,16 @@ def test_route_prints_the_decision_as_text_and_json(run: Run, champion: Path) ->
 def test_route_explains_every_tier(run: Run, champion: Path) -> None:
     _, out, _ = run("route", "hi", "--explain")
     assert "utility = adequacy - 20 x cost_usd" in out
-    assert [line.split()[0] for line in out.splitlines()[-4:-1]] == ["small", "medium", "large"]
+    lines = out.splitlines()
+    head = next(i for i, line in enumerate(lines) if line.startswith("tier "))
+    assert [line.split()[0] for line in lines[head + 2 : head + 5]] == ["small", "medium", "large"]
+    assert "structure.log_input_tokens" in out
     _, out, _ = run("route", "hi", "--explain", "--json")
     decision = json.loads(out)
     for name, utility in decision["utility"].items():
         assert utility == pytest.approx(decision["adequacy"][name] - 20 * decision["expected_cost_usd"][name])
+    assert decision["explanation"]["qualities"][0]["high"] == 1.0
+    assert [one["name"] for one in decision["explanation"]["contributions"]] == ["structure.log_input_tokens"]
 
 
 def test_route_is_the_same_every_time_but_for_id_and_time(run: Run, champion: Path) -> None:
@@ -144,6 +149,50 @@ def test_a_bundle_is_promoted_listed_and_rolled_back(run: Run, make_bundle: Make
     listed = json.loads(run("models", "--json")[1])
     assert listed["champion"] == "v1"
     assert [(model["version"], model["champion"]) for model in listed["models"]] == [("v1", True), ("v2", False)]
+
+
+def test_a_challenger_is_put_up_listed_and_withdrawn(run: Run, make_bundle: Make, workplace: Path) -> None:
+    for version in ("v1", "v2"):
+        make_bundle(version)
+    run("promote", "v1")
+    text = "v2 challenges the champion and answers the configured share of the requests\n"
+    assert run("challenge", "v2")[:2] == (0, text)
+    code, out, _ = run("challenge", "v2", "--share", "0.1", "--reason", "cautious", "--json")
+    assert (code, json.loads(out)["share"]) == (0, 0.1)
+    out = run("models")[1]
+    assert "+  v2" in out
+    assert out.endswith("* in service\n+ challenger\n")
+    assert run("challenge", "--none")[:2] == (0, "v2 is withdrawn; the champion answers everything\n")
+    listed = json.loads(run("models", "--json")[1])
+    assert (listed["champion"], listed["challenger"]) == ("v1", None)
+    history = json.loads(run("models", "--history", "--json")[1])["switches"]
+    assert [one["action"] for one in history] == ["promote", "challenge", "challenge", "withdraw"]
+    lines = run("models", "--history")[1].splitlines()
+    assert lines[0].split() == ["time", "(UTC)", "switch", "from", "to", "cause", "reason"]
+    assert lines[-1].split()[2:] == ["withdraw", "v2", "-", "person", "by", "hand"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], "give a version, or --none"),
+        (["v2", "--none"], "give a version, or --none"),
+        (["--none", "--share", "0.1"], "no share without a challenger"),
+        (["--none"], "there is no challenger"),
+        (["v2", "--share", "2"], "expected a share of the requests in [0, 0.9], got 2"),
+    ],
+)
+def test_a_challenge_that_makes_no_sense_is_a_usage_error(
+    run: Run, make_bundle: Make, options: list[str], words: str
+) -> None:
+    make_bundle("v2")
+    code, _, err = run("challenge", *options)
+    assert code == 2
+    assert words in err
+
+
+def test_without_a_switch_there_is_no_history(run: Run) -> None:
+    assert run("models", "--history")[1] == "no switch yet; the default bundle serves\n"
 
 
 def test_an_unknown_bundle_is_a_usage_error(run: Run, champion: Path) -> None:

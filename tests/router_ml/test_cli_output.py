@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from router_ml.cli.output import emit, table
+from router_ml.cli.output import emit, table, width_of
 
 
 def test_a_result_is_text_or_one_json_document(capsys: pytest.CaptureFixture[str]) -> None:
@@ -29,6 +29,11 @@ tier    cost  share
 small   0.15   70 %
 large  12.50      -"""
     assert table(["tier", "cost", "share"], [["small", "0.15", "70 %"], ["large", "12.50", None]]) == expected
+
+
+def test_columns_line_up_whatever_the_script() -> None:
+    assert (width_of("abc"), width_of("天空"), width_of("e\u0301")) == (3, 4, 1)
+    assert table(["n", "p"], [["天", "1"], ["abc", "22"]]) == "n     p\n---  --\n天    1\nabc  22"
 
 
 def test_a_table_without_rows_is_its_head() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router_ml.config import load_config
+from router_ml.config import USE_CASES, load_config
 from router_ml.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,6 +93,7 @@ def test_the_environment_lies_over_the_file(file: Path) -> None:
             ["policy.safe_tier: no tier is called 'larg' (did you mean 'large'?)"],
         ),
         ('[use_cases.x]\ntiers = ["tiny"]' + TIERS, ["use_cases.x.tiers: no tier is called 'tiny'"]),
+        ("use_cases.email = 3", ["use_cases.email: "]),
         ("[use_cases.x]\ntiers = []", ["use_cases.x.tiers: ", "at least 1 item"]),
         ("[policy]\nmax_attempts = 3", ["policy.max_attempts: ", "less than or equal to 2"]),
         ("[policy", ["not valid TOML"]),
@@ -118,6 +119,16 @@ def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path: Path, file: Path
     file.write_bytes(b"name = '\xff'")
     with pytest.raises(ConfigError, match=r"not UTF-8 text \(byte 8\)"):
         load_config(file, {})
+
+
+def test_the_use_cases_that_everybody_has_are_there_and_overridden_key_by_key(file: Path) -> None:
+    file.write_text("[use_cases.email]\ntotal_ms = inf\n[use_cases.chat]\nttft_ms = 10\n")
+    cases = load_config(file, {"ROUTER_ML_USE_CASES__BATCH__TTFT_MS": "9"}).use_cases
+    assert (cases["email"].ttft_ms, cases["email"].total_ms) == (2000, float("inf"))
+    assert (cases["batch"].ttft_ms, cases["batch"].total_ms) == (9, 30_000)
+    assert (cases["chat"].ttft_ms, cases["chat"].total_ms, cases["chat"].tiers) == (10, None, None)
+    assert set(cases) == {*USE_CASES, "chat"}
+    assert load_config(None, {}).use_cases["autocomplete"].total_ms == 500
 
 
 @pytest.mark.parametrize("environ", [{"ROUTER_ML_MODELS_DIR__X": "1"}, {"ROUTER_ML_POLICY__QUALITY__X": "1"}])

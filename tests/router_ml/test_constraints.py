@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router_ml.constraints import CONSTRAINTS, Context, Needs, eligible, needs_of
+from router_ml.constraints import CONSTRAINTS, Circumstances, Context, Mask, Needs, eligible, needs_of
 from router_ml.features import featurize
 from router_ml.ladder import Ladder, Tier
 from router_ml.schema import Request
@@ -30,7 +30,11 @@ def ladder(**changes: dict[str, Any]) -> Ladder:
 ANY = Needs(input_tokens=100, output_tokens=100)
 
 
-def left(mask: np.ndarray) -> list[str]:
+def now(**facts: Any) -> Context:
+    return Context(now=Circumstances(**facts))
+
+
+def left(mask: Mask) -> list[str]:
     return [name for name, is_in in zip(NAMES, mask, strict=True) if is_in]
 
 
@@ -50,12 +54,15 @@ def test_nothing_is_excluded_and_nothing_said_when_every_tier_fits() -> None:
             ["large"],
             "capabilities excludes small, medium",
         ),
-        ({}, ANY, Context(unhealthy=frozenset({"medium"})), ["small", "large"], "health excludes medium"),
+        ({}, ANY, now(unhealthy=frozenset({"medium"})), ["small", "large"], "health excludes medium"),
         ({}, ANY, Context(allowed=frozenset({"small"})), ["small"], "allowed excludes medium, large"),
+        ({}, ANY, now(allowed=frozenset({"small"})), ["small"], "allowed excludes medium, large"),
+        ({}, ANY, now(floor="medium"), ["medium", "large"], "floor excludes small"),
+        ({}, ANY, now(floor="large", floor_reason="session"), ["large"], "floor excludes small, medium (session)"),
         (
             {"large": {"latency_ms": 900}},
             ANY,
-            Context(latency_budget_ms=500),
+            Context(total_ms=500),
             ["small", "medium"],
             "latency_budget excludes large",
         ),
@@ -74,7 +81,7 @@ def test_a_prompt_that_only_just_fits_by_estimate_does_not_fit() -> None:
 
 
 def test_the_fastest_tier_answers_when_none_is_fast_enough() -> None:
-    mask, applied = eligible(ANY, ladder(small={"latency_ms": 80}), Context(latency_budget_ms=10))
+    mask, applied = eligible(ANY, ladder(small={"latency_ms": 80}), Context(total_ms=10))
     assert left(mask) == ["small"]
     assert applied == ("latency_budget excludes medium, large",)
 
@@ -86,8 +93,47 @@ def test_the_largest_context_window_answers_when_nothing_fits() -> None:
 
 
 def test_a_forbidden_tier_does_not_answer_even_when_nothing_else_is_healthy() -> None:
-    context = Context(unhealthy=frozenset({"small"}), allowed=frozenset({"small"}))
-    mask, _ = eligible(ANY, ladder(large={"context_window": 50_000}), context)
+    unhealthy, small = Circumstances(unhealthy=frozenset({"small"})), frozenset({"small"})
+    for context in (
+        Context(allowed=small, now=unhealthy),
+        Context(now=replace(unhealthy, allowed=small)),
+        Context(allowed=frozenset({"small", "large"}), now=replace(unhealthy, allowed=small)),
+    ):
+        mask, _ = eligible(ANY, ladder(large={"context_window": 50_000}), context)
+        assert left(mask) == ["small"]
+
+
+def test_a_tier_must_be_the_use_cases_and_the_tenants() -> None:
+    context = Context(frozenset({"small", "medium"}), now=Circumstances(allowed=frozenset({"medium", "large"})))
+    mask, applied = eligible(ANY, ladder(), context)
+    assert (left(mask), applied) == (["medium"], ("allowed excludes small, large",))
+
+
+def test_where_no_tier_is_both_the_tenants_rule_wins_and_is_named() -> None:
+    context = Context(frozenset({"large"}), now=Circumstances(allowed=frozenset({"small", "elsewhere"})))
+    mask, applied = eligible(ANY, ladder(), context)
+    assert left(mask) == ["small"]
+    assert applied == (
+        "allowed excludes medium, large (the tenant may use none of the use case's tiers: the tenant's rule wins)",
+    )
+
+
+@pytest.mark.parametrize(
+    ("floor", "facts"),
+    [
+        ("large", {"unhealthy": frozenset({"large"})}),
+        ("medium", {"allowed": frozenset({"small"})}),
+        ("gone", {}),
+        ("small", {}),
+    ],
+)
+def test_a_floor_that_leaves_nobody_or_is_none_is_ignored(floor: str, facts: dict[str, Any]) -> None:
+    assert eligible(ANY, ladder(), now(floor=floor, **facts)) == eligible(ANY, ladder(), now(**facts))
+
+
+def test_time_comes_before_a_floor() -> None:
+    tiers = ladder(medium={"latency_ms": 900}, large={"latency_ms": 900})
+    mask, _ = eligible(ANY, tiers, Context(total_ms=500, now=Circumstances(floor="large")))
     assert left(mask) == ["small"]
 
 
@@ -96,6 +142,8 @@ def test_a_forbidden_tier_does_not_answer_even_when_nothing_else_is_healthy() ->
     st.frozensets(st.sampled_from(["tools", "vision", "json", "audio"])),
     st.frozensets(st.sampled_from(NAMES)),
     st.none() | st.frozensets(st.sampled_from([*NAMES, "other"])),
+    st.none() | st.frozensets(st.sampled_from(NAMES), min_size=1),
+    st.none() | st.sampled_from([*NAMES, "other"]),
     st.none() | st.floats(1, 1e4),
 )
 def test_somebody_always_answers(
@@ -103,14 +151,19 @@ def test_somebody_always_answers(
     capabilities: frozenset[str],
     unhealthy: frozenset[str],
     allowed: frozenset[str] | None,
+    tenants: frozenset[str] | None,
+    floor: str | None,
     budget_ms: float | None,
 ) -> None:
     tiers = ladder(small={"context_window": 4_000, "capabilities": []}, large={"latency_ms": 2_000})
-    mask, applied = eligible(Needs(tokens, 10, capabilities), tiers, Context(unhealthy, allowed, budget_ms))
-    assert mask.any()
-    assert mask.shape == (3,)
-    assert applied or mask.all()
-    if allowed is not None and allowed & set(NAMES):
+    context = Context(allowed, None, budget_ms, Circumstances(unhealthy, tenants, floor))
+    mask, applied = eligible(Needs(tokens, 10, capabilities), tiers, context)
+    assert any(mask)
+    assert len(mask) == 3
+    assert applied or all(mask)
+    if tenants is not None:
+        assert set(left(mask)) <= tenants
+    if allowed is not None and allowed & (tenants or set(NAMES)):
         assert set(left(mask)) <= allowed
 
 
@@ -143,7 +196,13 @@ def test_the_answers_limit_counts_as_room_for_it() -> None:
 
 @pytest.mark.parametrize("name", list(CONSTRAINTS))
 def test_every_constraint_only_takes_tiers_away(name: str) -> None:
-    before = np.array([True, False, True])
-    context = Context(frozenset({"small"}), frozenset({"large"}), 50)
-    after = CONSTRAINTS.load(name)(Needs(1e6, 1, frozenset({"audio"})), ladder(), context, before.copy())
-    assert not (after & ~before).any()
+    before = (True, False, True)
+    context = Context(total_ms=50, now=Circumstances(frozenset({"small"}), frozenset({"large"}), "large"))
+    after = CONSTRAINTS.load(name)(Needs(1e6, 1, frozenset({"audio"})), ladder(), context, before)
+    assert all(had or not has for had, has in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("name", list(CONSTRAINTS))
+def test_a_constraint_with_nothing_to_say_returns_the_very_mask(name: str) -> None:
+    before = (True, False, True)
+    assert CONSTRAINTS.load(name)(ANY, ladder(), Context(), before) is before

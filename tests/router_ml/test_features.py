@@ -25,7 +25,6 @@ from router_ml.features import (
     SCHEMA_HASH,
     Features,
     featurize,
-    featurize_many,
     from_stored,
     stack,
     to_stored,
@@ -95,7 +94,7 @@ def test_the_same_request_gives_the_same_bytes_alone_and_in_any_company(requests
     alone = [as_bytes(featurize(request)) for request in requests]
     places = list(range(len(requests)))
     order.shuffle(places)
-    together = featurize_many(requests[place] for place in places)
+    together = [featurize(requests[place]) for place in places]
     assert [as_bytes(one) for one in together] == [alone[place] for place in places]
 
 
@@ -198,7 +197,7 @@ def test_the_session_is_no_feature() -> None:
 
 @given(st.lists(REQUEST, max_size=5))
 def test_a_batch_pads_with_ids_that_weigh_nothing(requests: list[Request]) -> None:
-    every = featurize_many(requests)
+    every = [featurize(request) for request in requests]
     batch = stack(every)
     assert len(batch) == len(requests)
     assert batch.ids.shape == batch.counts.shape

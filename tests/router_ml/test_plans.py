@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router_ml.plans import cost_factor, jump, plan_values
+from router_ml.plans import best_plans, cost_factor, jump, plan_values
 
 units = st.floats(0, 1)
 costs = st.floats(0, 2)
@@ -108,3 +108,24 @@ def test_what_an_answer_cost_moves_what_the_next_is_expected_to_cost() -> None:
     factor = cost_factor(spent, expected, 0.5, np.log(1.1))
     assert factor[:4] == pytest.approx([1.1 * np.sqrt(2.0), 1.1, 1.0, 1.0])
     assert factor[4] == pytest.approx(1.1 * np.exp(1.5))
+
+
+@given(
+    st.lists(st.tuples(units, costs, st.booleans()), min_size=2, max_size=10),
+    st.floats(0, 1),
+    st.none() | st.integers(0, 2**32),
+)
+def test_one_request_is_worth_the_same_number_by_number(
+    tiers: list[tuple[float, float, bool]], spread: float, seed: int | None
+) -> None:
+    adequacy, priced, eligible = (list(column) for column in zip(*tiers, strict=True))
+    k = len(tiers)
+    in_time = None if seed is None else np.random.default_rng(seed).random((k, k)) < 0.5
+    values = plan_values(np.array(adequacy), np.array(priced), np.full((k, k), spread))
+    forbidden = np.repeat(~np.array(eligible)[None], k, axis=0) | (False if in_time is None else ~in_time)
+    np.fill_diagonal(forbidden, False)
+    values[forbidden] = -np.inf
+    rows = None if in_time is None else in_time.tolist()
+    worth, partner = best_plans(adequacy, priced, [[spread] * k] * k, eligible, rows)
+    np.testing.assert_allclose(worth, values.max(axis=1), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(values[range(k), partner], worth, rtol=0, atol=1e-12)

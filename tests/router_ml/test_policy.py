@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router_ml.bundle import Scores
-from router_ml.constraints import Context, Needs
+from router_ml.constraints import Circumstances, Context, Needs
 from router_ml.ladder import Ladder, Tier
 from router_ml.plans import plan_values
 from router_ml.policy import Choice, Knobs, decide
@@ -31,10 +32,12 @@ def knobs(k: int, **changes: Any) -> Knobs:
     return Knobs(**{**base, "safe_tier": f"t{k - 1}", "best_tier": f"t{k - 1}", **changes})
 
 
-def choose(adequacy: list[float], *, seed: int = 0, usual: bool = True, unhealthy: Any = (), **changes: Any) -> Choice:
+def choose(
+    adequacy: list[float], *, seed: int = 0, usual: bool = True, unhealthy: Any = (), now: Any = None, **changes: Any
+) -> Choice:
     k = len(adequacy)
     scores = Scores(np.array(adequacy), np.full(k, 300.0), 1000.0)
-    context = Context(unhealthy=frozenset(unhealthy))
+    context = Context(now=Circumstances(unhealthy=frozenset(unhealthy), **(now or {})))
     rng = np.random.default_rng(seed)
     return decide(scores, ladder(k), knobs(k, **changes), NEEDS, context, rng, in_distribution=usual)
 
@@ -56,15 +59,15 @@ def test_the_tier_with_the_highest_utility_answers_and_ties_go_to_the_cheaper(
         if names[i] not in unhealthy and p - price * cost > best_utility:
             best, best_utility = i, p - price * cost
     assert choice.index == best or choice.utility[choice.index] == pytest.approx(best_utility, rel=1e-9)
-    assert choice.eligible.tolist() == [name not in unhealthy for name in names]
+    assert list(choice.eligible) == [name not in unhealthy for name in names]
 
 
 @given(adequacies, st.floats(0, 1), st.booleans(), st.integers(0, 1000))
 def test_propensities_sum_to_one_and_never_point_down(adequacy: list[float], up: float, usual: bool, seed: int) -> None:
     planned = choose(adequacy, usual=usual, seed=seed)
     choice = choose(adequacy, explore_up=up, usual=usual, seed=seed)
-    assert choice.propensity.sum() == pytest.approx(1.0)
-    assert not choice.propensity[: planned.index].any()
+    assert sum(choice.propensity) == pytest.approx(1.0)
+    assert not any(choice.propensity[: planned.index])
     assert choice.propensity[choice.index] > 0
     assert choice.explored == (choice.index != planned.index)
 
@@ -73,7 +76,7 @@ def test_propensities_sum_to_one_and_never_point_down(adequacy: list[float], up:
 def test_equal_arguments_and_seed_give_equal_decisions(adequacy: list[float], seed: int) -> None:
     one, two = (choose(adequacy, explore_up=0.5, seed=seed) for _ in range(2))
     assert (one.index, one.escalate_to, one.reason) == (two.index, two.escalate_to, two.reason)
-    assert np.array_equal(one.propensity, two.propensity)
+    assert one.propensity == two.propensity
 
 
 def test_exact_ties_go_to_the_cheaper_tier() -> None:
@@ -139,7 +142,7 @@ def test_the_reason_is_one_line_with_the_facts(arguments: dict[str, Any], words:
 
 
 def spread_of(k: int, value: float = 0.3) -> Any:
-    return np.triu(np.full((k, k), value), 1)
+    return tuple(tuple(value if t > s else 0.0 for t in range(k)) for s in range(k))
 
 
 @given(adequacies, st.floats(0, 1e4), st.floats(0, 0.6), st.data())
@@ -151,7 +154,7 @@ def test_the_plan_of_the_highest_worth_is_taken_by_brute_force(
     unhealthy = data.draw(st.frozensets(st.sampled_from(names), max_size=k - 1))
     choice = choose(adequacy, shadow_price=price, unhealthy=unhealthy, spread=spread_of(k, spread))
     priced = price * np.array([tier.cost_usd(1000, 300) for tier in ladder(k)])
-    values = plan_values(np.array(adequacy), priced, spread_of(k, spread))
+    values = plan_values(np.array(adequacy), priced, np.array(spread_of(k, spread)))
     able = [i for i in range(k) if names[i] not in unhealthy]
     worth = {s: max(values[s, t] for t in able if t >= s) for s in able}
     assert worth[choice.index] == pytest.approx(max(worth.values()), abs=1e-9)
@@ -188,7 +191,7 @@ def test_both_attempts_of_a_plan_must_fit_the_latency_budget(budget: float, firs
         Ladder.of(tiers),
         knobs(2, shadow_price=300.0, spread=spread_of(2, 0.4)),
         NEEDS,
-        Context(latency_budget_ms=budget),
+        Context(total_ms=budget),
         np.random.default_rng(0),
         in_distribution=True,
     )
@@ -200,8 +203,8 @@ def test_propensities_of_plans_are_those_of_the_first_tier(adequacy: list[float]
     spread = spread_of(len(adequacy))
     planned = choose(adequacy, spread=spread, seed=seed)
     choice = choose(adequacy, spread=spread, explore_up=up, seed=seed)
-    assert choice.propensity.sum() == pytest.approx(1.0)
-    assert not choice.propensity[: planned.index].any()
+    assert sum(choice.propensity) == pytest.approx(1.0)
+    assert not any(choice.propensity[: planned.index])
     assert choice.propensity[choice.index] > 0
 
 
@@ -209,3 +212,89 @@ def test_a_request_nobody_needs_to_judge_still_has_somebody_standing_by() -> Non
     choice = choose([1.0, 1.0, 1.0], spread=spread_of(3))
     assert (choice.index, choice.escalate_to) == (0, 1)
     assert "judged" not in choice.reason
+
+
+def test_what_the_prompt_cache_holds_makes_its_tier_cheaper_and_leaving_it_dearer() -> None:
+    def tier(name: str, price: float) -> Tier:
+        prices = {"input_usd_per_mtok": price, "cached_input_usd_per_mtok": price / 10, "output_usd_per_mtok": price}
+        return Tier.model_validate({"name": name, "model": name, **prices})
+
+    pair = Ladder.of([tier("t0", 1.0), tier("t1", 2.0)])
+    scores = Scores(np.array([0.7, 0.75]), np.full(2, 100.0), 10_000.0)
+
+    def chosen(unit: Any, **now: Any) -> Choice:
+        price = 10.0 if unit == "usd" else 0.2
+        tuned = knobs(2, shadow_price=price, price_unit=unit)
+        context = Context(now=Circumstances(**now))
+        return decide(scores, pair, tuned, NEEDS, context, np.random.default_rng(0), in_distribution=True)
+
+    for unit in ("usd", "relative"):
+        cold, warm = chosen(unit), chosen(unit, warm="t1", warm_tokens=10_000)
+        assert (cold.index, warm.index) == (0, 1)
+        assert cold.expected_cost_usd[0] == warm.expected_cost_usd[0]
+        assert warm.expected_cost_usd[1] == pytest.approx(pair.tier("t1").cost_usd(10_000, 100, 10_000))
+        assert warm.usd_price == cold.usd_price
+        assert chosen(unit, warm="t1", warm_tokens=100).index == 0
+        assert chosen(unit, warm="gone", warm_tokens=10_000).expected_cost_usd == cold.expected_cost_usd
+        assert chosen(unit, warm="t1", warm_tokens=99_999).expected_cost_usd == warm.expected_cost_usd
+
+
+@given(adequacies, st.integers(0, 1000), st.data())
+def test_circumstances_enter_before_the_draw(adequacy: list[float], seed: int, data: st.DataObject) -> None:
+    names = [f"t{i}" for i in range(len(adequacy))]
+    now = {
+        "allowed": data.draw(st.none() | st.frozensets(st.sampled_from(names), min_size=1)),
+        "floor": data.draw(st.none() | st.sampled_from(names)),
+    }
+    choices = [choose(adequacy, explore_up=0.5, seed=seed + i, now=now) for i in range(4)]
+    assert all(one.propensity == choices[0].propensity for one in choices)
+    assert all(one.eligible[one.index] and one.propensity[one.index] > 0 for one in choices)
+    assert sum(choices[0].propensity) == pytest.approx(1)
+    assert all(may or p == 0 for may, p in zip(choices[0].eligible, choices[0].propensity, strict=True))
+
+
+@pytest.mark.parametrize("ttft", [1200.0, 1199.0])
+def test_a_stream_is_held_only_where_the_next_tiers_first_token_still_comes_in_time(ttft: float) -> None:
+    in_time = ttft >= 1200.0
+    now = Circumstances(streaming=True, latency_ms=(1000.0, 5000.0), ttft_ms=(100.0, 200.0))
+
+    def chosen(**changes: Any) -> Choice:
+        scores, tuned = Scores(np.array([0.6, 0.9]), np.full(2, 300.0), 1000.0), knobs(2, **changes)
+        context = Context(ttft_ms=ttft, now=now)
+        return decide(scores, ladder(2), tuned, NEEDS, context, np.random.default_rng(0), in_distribution=True)
+
+    planned = chosen(shadow_price=300.0, spread=spread_of(2, 0.4))
+    assert (planned.index, planned.judged) == ((0, True) if in_time else (1, False))
+    standing_by = chosen(shadow_price=1e6)
+    assert (standing_by.index, standing_by.escalate_to, standing_by.judged) == (0, 1, False)
+    assert standing_by.may_hold == in_time
+
+
+@pytest.mark.parametrize(
+    ("adequacy", "ttft", "index"),
+    [
+        ([0.6, 0.9], 1200.0, 0),  # there is time to hold it
+        ([0.6, 0.9], 1199.0, 1),  # there is not: straight to the dearer tier
+        ([0.8, 0.9], 1199.0, 0),  # it need not be held
+        ([0.6, 0.7], 1199.0, 1),  # nobody could stand by for the dearest
+    ],
+)
+def test_a_stream_that_cannot_be_held_goes_straight_to_the_dearer_tier(
+    adequacy: list[float], ttft: float, index: int
+) -> None:
+    scores = Scores(np.array(adequacy), np.full(2, 300.0), 1000.0)
+    usual: dict[str, Any] = {"latency_ms": (1000.0, 5000.0), "ttft_ms": (100.0, 200.0)}
+
+    def chosen(needs: Needs = NEEDS, **now: Any) -> Choice:
+        context = Context(ttft_ms=ttft, total_ms=1e6, now=Circumstances(unheld_adequacy=0.8, **usual, **now))
+        tuned = knobs(2, shadow_price=1e6, explore_up=0.5)
+        rng = np.random.default_rng(1)
+        return decide(scores, ladder(2), tuned, needs, context, rng, in_distribution=True)
+
+    found = chosen(streaming=True)
+    assert found.eligible == (index == 0, True)
+    assert (found.propensity[0] > 0.0) == (index == 0)
+    assert any("no time to hold" in phrase for phrase in found.constraints) == (index == 1)
+    assert chosen().eligible == (True, True)
+    with_tools = replace(NEEDS, capabilities=frozenset({"tools"}))
+    assert chosen(with_tools, streaming=True).eligible == (True, True)

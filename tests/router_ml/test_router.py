@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from router_ml.bundle import load_bundle
 from router_ml.config import ExplorationSettings, PolicySettings, UseCase, load_config
+from router_ml.constraints import Circumstances
 from router_ml.errors import ConfigError, RequestError
 from router_ml.exploration import Background
 from router_ml.features import DENSE_NAMES, featurize
@@ -144,7 +145,7 @@ def test_a_use_case_limits_tiers_and_time(make_bundle: Make) -> None:
 
 
 def test_an_unhealthy_tier_does_not_answer(make_bundle: Make) -> None:
-    decision = route(router_of(make_bundle()), LONG, unhealthy=frozenset({"large"}))
+    decision = route(router_of(make_bundle()), LONG, circumstances=Circumstances(unhealthy=frozenset({"large"})))
     assert decision.tier != "large"
     assert decision.constraints_applied == ("health excludes large",)
 
@@ -224,3 +225,41 @@ def test_what_runs_beside_an_answer_obeys_every_rule_but_the_time_that_nobody_wa
     assert router.beside(quick, "large", audit)[0] == ("small", "medium", "large")
     assert router.beside(private, "large", audit)[0] == ("small", "large")
     assert router.beside(private, "large", shadow) == (("small",), {"small": 1.0})
+
+
+def test_circumstances_reach_the_decision(make_bundle: Make) -> None:
+    router = router_of(make_bundle(), use_cases={"quick": UseCase(total_ms=1000.0)})
+    floor = route(router, SHORT, quality=0.9, circumstances=Circumstances(floor="large", floor_reason="session"))
+    assert floor.propensity == {"small": 0.0, "medium": 0.0, "large": 1.0}
+    assert floor.constraints_applied == ("floor excludes small, medium (session)",)
+    only = route(router, LONG, circumstances=Circumstances(allowed=frozenset({"medium"})))
+    assert (only.tier, only.plan.escalate_to) == ("medium", None)
+    slow = Circumstances(latency_ms=(10.0, 20.0, 5000.0))
+    assert route(router, replace(LONG, use_case="quick"), circumstances=slow).propensity["large"] == 0.0
+    assert route(router, LONG, circumstances=slow).tier == "large"
+
+
+def test_a_decision_holds_what_it_was_made_from_and_does_not_show_it(make_bundle: Make) -> None:
+    router = router_of(make_bundle())
+    decision = route(router, LONG)
+    basis: Any = decision.basis
+    view, features, scores = basis
+    assert view.request is LONG
+    assert features.dense.tolist() == featurize(LONG).dense.tolist()
+    assert dict(zip(router.bundle.ladder.names, scores.adequacy, strict=True)) == decision.adequacy
+    assert "contracts" not in repr(decision)
+    assert decision == replace(decision, basis=None)
+
+
+def test_background_calls_leave_out_what_is_forbidden_or_failing(make_bundle: Make) -> None:
+    router = router_of(make_bundle())
+    now = Circumstances(unhealthy=frozenset({"medium"}), allowed=frozenset({"small", "medium"}), floor="large")
+    tiers, _ = router.beside(SHORT, "small", Background("audit", 0.02, 0.5), circumstances=now)
+    assert tiers == ("small",)
+
+
+def test_a_quality_asked_for_again_gives_the_same_decision(make_bundle: Make) -> None:
+    router = router_of(make_bundle())
+    first, again = (replace(route(router, SHORT, quality=0.9), overhead_ms=0.0) for _ in range(2))
+    assert first == again
+    assert route(router, SHORT).quality == 0.97

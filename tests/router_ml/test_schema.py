@@ -41,7 +41,7 @@ moments = st.datetimes(
     max_value=datetime(2100, 1, 1),
     timezones=st.sampled_from([UTC, timezone(timedelta(hours=5, minutes=30)), timezone(-timedelta(hours=8))]),
 )
-sources = st.sampled_from(["verifier", "rule", "user", "judge", "human", "check"])
+sources = st.sampled_from(["verifier", "rule", "retry", "user", "judge", "human", "check"])
 verdicts = st.builds(
     Verdict, adequate=st.none() | st.booleans(), score=st.none() | unit, source=sources, reason=maybe_text
 )

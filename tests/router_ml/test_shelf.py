@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from router_ml.bundle import default_bundle_path
 from router_ml.errors import BundleCorrupt, BundleError, UnknownName, UsageError
+from router_ml.pointers import Challenger
 from router_ml.shelf import Shelf
 
 Make = Callable[..., Path]
@@ -36,13 +38,13 @@ def test_versions_are_listed_oldest_first_with_the_champion_marked(shelf: Shelf)
     assert (entries[1].learner, entries[1].metrics["apgr"].value, entries[1].created.day) == ("linear", 0.1, 2)
 
 
-def test_promotion_names_the_champion_and_writes_one_line_of_history(shelf: Shelf) -> None:
+def test_promotion_names_the_champion_and_writes_one_line_of_the_record(shelf: Shelf) -> None:
     shelf.promote("v1", reason="first", now=NOW)
     shelf.promote("v3", reason="better on Thursday's traffic", now=NOW)
     assert shelf.champion() == "v3"
     assert shelf.champion_path() == shelf.directory / "v3"
     assert (shelf.directory / "champion").read_text() == "v3\n"
-    lines = [json.loads(line) for line in (shelf.directory / "history.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (shelf.directory / "switches.jsonl").read_text().splitlines()]
     assert [(line["from"], line["to"], line["reason"]) for line in lines] == [
         (None, "v1", "first"),
         ("v1", "v3", "better on Thursday's traffic"),
@@ -56,7 +58,7 @@ def test_an_unknown_version_is_refused_and_the_known_ones_listed(shelf: Shelf) -
     with pytest.raises(UnknownName, match=r"'\.\./v1'"):
         shelf.path("../v1")
     assert shelf.champion() is None
-    assert not (shelf.directory / "history.jsonl").exists()
+    assert not (shelf.directory / "switches.jsonl").exists()
 
 
 def test_a_damaged_bundle_is_not_promoted_and_the_champion_stays(shelf: Shelf) -> None:
@@ -111,9 +113,9 @@ def test_rollback_to_a_bundle_that_is_gone_is_refused(shelf: Shelf) -> None:
     assert shelf.champion() == "v2"
 
 
-def test_history_lines_of_a_crash_do_not_lead_astray(shelf: Shelf) -> None:
+def test_lines_of_a_crash_do_not_lead_astray(shelf: Shelf) -> None:
     shelf.promote("v1", reason="", now=NOW)
-    history = shelf.directory / "history.jsonl"
+    history = shelf.directory / "switches.jsonl"
     # A promotion of v3 that was never carried out, and half a line.
     ghost = {"ts": "", "from": "v1", "to": "v3", "reason": "", "action": "promote"}
     history.write_text(f'{history.read_text()}{json.dumps(ghost)}\n{{"ts": "20\n[]\n')
@@ -135,7 +137,7 @@ def test_an_empty_champion_file_means_the_default(shelf: Shelf, content: bytes) 
     assert shelf.champion() is None
 
 
-@pytest.mark.parametrize("name", ["champion", "history.jsonl"])
+@pytest.mark.parametrize("name", ["champion", "switches.jsonl"])
 def test_a_file_that_is_no_text_is_an_error(shelf: Shelf, name: str) -> None:
     shelf.promote("v1", reason="", now=NOW)
     (shelf.directory / name).write_bytes(b"\xff\xfe\x00")
@@ -145,20 +147,113 @@ def test_a_file_that_is_no_text_is_an_error(shelf: Shelf, name: str) -> None:
 
 def test_a_shelf_that_cannot_be_written_keeps_its_champion(shelf: Shelf) -> None:
     shelf.promote("v1", reason="", now=NOW)
-    (shelf.directory / "history.jsonl").unlink()
-    (shelf.directory / "history.jsonl").mkdir()
+    (shelf.directory / "switches.jsonl").unlink()
+    (shelf.directory / "switches.jsonl").mkdir()
     with pytest.raises(BundleError, match="cannot be written"):
         shelf.promote("v2", reason="", now=NOW)
     assert shelf.champion() == "v1"
 
 
-def test_prune_keeps_the_newest_the_champion_the_one_before_and_the_default(shelf: Shelf, make_bundle: Make) -> None:
+def test_prune_keeps_the_newest_the_champion_the_one_before_the_challenger_and_the_default(
+    shelf: Shelf, make_bundle: Make
+) -> None:
     for i, version in enumerate(["v4", "v5", "v6"], start=3):
         make_bundle(version, created=NOW + timedelta(days=i))
     make_bundle("default", created=NOW - timedelta(days=1))
     shelf.promote("v1", reason="", now=NOW)
     shelf.promote("v3", reason="", now=NOW)
-    assert shelf.prune(keep=1) == ["v2", "v4", "v5"]
-    assert [entry.version for entry in shelf.versions()] == ["default", "v1", "v3", "v6"]
-    assert not list(shelf.directory.glob(".*"))
+    shelf.challenge("v4", reason="", now=NOW)
+    assert shelf.prune(keep=1) == ["v2", "v5"]
+    assert [entry.version for entry in shelf.versions()] == ["default", "v1", "v3", "v4", "v6"]
+    assert not list(shelf.directory.glob(".v*"))
     assert shelf.prune(keep=10) == []
+
+
+def test_a_challenger_stands_beside_the_champion_with_its_share(shelf: Shelf) -> None:
+    shelf.promote("v1", reason="", now=NOW)
+    shelf.challenge("v2", reason="try it", now=NOW)
+    assert shelf.challenger() == Challenger("v2")
+    assert shelf.canary(0.1, reason="a little", now=NOW) == shelf.challenger() == Challenger("v2", 0.1)
+    shelf.challenge("v3", reason="another", now=NOW, share=0.2)
+    entries = shelf.versions()
+    assert [(entry.champion, entry.challenger) for entry in entries] == [(True, False), (False, False), (False, True)]
+    assert shelf.withdraw(reason="enough", now=NOW) == "v3"
+    assert (shelf.champion(), shelf.challenger()) == ("v1", None)
+    assert [(one.action, one.before, one.after, dict(one.evidence)) for one in shelf.switches()] == [
+        ("promote", None, "v1", {}),
+        ("challenge", None, "v2", {}),
+        ("canary", "v2", "v2", {"share": 0.1, "share_before": None}),
+        ("challenge", "v2", "v3", {"share": 0.2}),
+        ("withdraw", "v3", None, {}),
+    ]
+
+
+def test_a_challenger_that_is_promoted_or_rolled_back_to_is_none_any_more(shelf: Shelf) -> None:
+    shelf.promote("v1", reason="", now=NOW)
+    shelf.challenge("v2", reason="", now=NOW)
+    shelf.promote("v2", reason="", now=NOW)
+    assert (shelf.champion(), shelf.challenger()) == ("v2", None)
+    shelf.challenge("v1", reason="", now=NOW)
+    assert shelf.rollback(now=NOW) == "v1"
+    assert shelf.challenger() is None
+
+
+def test_who_cannot_challenge_is_refused_and_the_challenger_stays(shelf: Shelf) -> None:
+    shelf.promote("v1", reason="", now=NOW)
+    with pytest.raises(UsageError, match="there is no challenger; `router-ml challenge VERSION`"):
+        shelf.canary(0.1, reason="", now=NOW)
+    with pytest.raises(UsageError, match="there is no challenger"):
+        shelf.withdraw(reason="", now=NOW)
+    shelf.challenge("v3", reason="", now=NOW)
+    with pytest.raises(UsageError, match="v1 is the champion already"):
+        shelf.challenge("v1", reason="", now=NOW)
+    with pytest.raises(UnknownName, match="no bundle is called 'v9'"):
+        shelf.challenge("v9", reason="", now=NOW)
+    with pytest.raises(UsageError, match=r"in \[0, 0\.9\], got 1"):
+        shelf.challenge("v2", reason="", now=NOW, share=1.0)
+    (shelf.directory / "v2" / "model.onnx").write_bytes(b"half")
+    with pytest.raises(BundleCorrupt):
+        shelf.challenge("v2", reason="", now=NOW)
+    assert shelf.challenger() == Challenger("v3")
+
+
+def test_an_unreadable_challenger_is_replaced_and_stops_no_promotion(shelf: Shelf) -> None:
+    (shelf.directory / "challenger").write_text("v2 a lot")
+    shelf.promote("v1", reason="", now=NOW)
+    with pytest.raises(BundleCorrupt):
+        shelf.challenger()
+    shelf.challenge("v3", reason="", now=NOW)
+    assert shelf.challenger() == Challenger("v3")
+
+
+def test_a_switch_that_was_meant_for_another_version_is_not_made(shelf: Shelf) -> None:
+    for version in ("v1", "v2"):
+        shelf.promote(version, reason="", now=NOW)
+    shelf.challenge("v3", reason="", now=NOW)
+    with pytest.raises(UsageError, match="v2 is the champion, not v1"):
+        shelf.rollback(now=NOW, only="v1")
+    with pytest.raises(UsageError, match="v3 is the challenger, not v1"):
+        shelf.withdraw(reason="", now=NOW, only="v1")
+    assert (shelf.champion(), shelf.challenger()) == ("v2", Challenger("v3"))
+
+
+def test_of_several_that_roll_back_the_same_version_one_does(shelf: Shelf) -> None:
+    for version in ("v1", "v2", "v3"):
+        shelf.promote(version, reason="", now=NOW)
+
+    def roll_back(_: int) -> str:
+        try:
+            return shelf.rollback(now=NOW, cause="automatic", reason="worse", evidence={"e_value": 500}, only="v3")
+        except UsageError:
+            return "too late"
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(roll_back, range(4))) == ["too late", "too late", "too late", "v2"]
+    last = shelf.switches()[-1]
+    assert (last.action, last.cause, last.reason, last.evidence) == (
+        "rollback",
+        "automatic",
+        "worse",
+        {"e_value": 500},
+    )
+    assert len(shelf.switches()) == 4

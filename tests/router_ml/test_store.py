@@ -1,19 +1,15 @@
-"""What every event store promises, on real SQLite files (and PostgreSQL, where ROUTER_ML_TEST_POSTGRES names one)."""
+"""What every event store promises, on real SQLite files and on a real PostgreSQL server."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import create_engine
 
 from router_ml.errors import ConfigError, MissingExtra, RecordError, UnknownName
 from router_ml.schema import Attempt, Feedback, Interaction, RequestBody
@@ -31,23 +27,9 @@ def thumb(*, seconds: float = 0.0, adequate: bool = True, key: str | None = None
     return Feedback(ts=T0 + timedelta(seconds=seconds), source="user", adequate=adequate, key=key)
 
 
-# Every test of this file also runs against PostgreSQL when a server is named.
-SERVER = os.environ.get("ROUTER_ML_TEST_POSTGRES")
-
-
-@pytest.fixture(params=["sqlite", "postgresql"] if SERVER else ["sqlite"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/events.db"
-        return
-    schema = f"test_{uuid.uuid4().hex}"
-    engine = create_engine(str(SERVER), isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f"CREATE SCHEMA {schema}")
-    yield f"{SERVER}?options=-csearch_path%3D{schema}"
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f"DROP SCHEMA {schema} CASCADE")
-    engine.dispose()
+@pytest.fixture
+def url(store_url: str) -> str:
+    return store_url
 
 
 @pytest.fixture
@@ -93,7 +75,7 @@ def test_order_holds_across_time_zones(store: EventStore) -> None:
 
 @pytest.mark.parametrize("page", [1, 2, 3, 7, 8])
 def test_every_page_size_scans_every_row_once(store: EventStore, monkeypatch: pytest.MonkeyPatch, page: int) -> None:
-    monkeypatch.setattr(sql_module, "PAGE", page)
+    monkeypatch.setattr(sql_module, "SCAN_PAGE", page)
     store.append([interaction(f"i{n}", seconds=n // 3) for n in range(7)])
     for n in range(7):
         store.amend(f"i{n}", thumb(seconds=n, key="k"))
@@ -221,3 +203,10 @@ def test_a_missing_driver_is_named_without_the_password(monkeypatch: pytest.Monk
 def test_the_protocol_is_imported_without_a_database_library() -> None:
     code = "import sys, router_ml.store; assert 'sqlalchemy' not in sys.modules and 'sqlite3' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_it_knows_who_made_a_decision(store: EventStore) -> None:
+    store.append([interaction("a", policy_version="v7"), interaction("b")])
+    assert store.policy_version("a") == "v7"
+    assert store.policy_version("b") is None
+    assert store.policy_version("nobody") is None

@@ -1,4 +1,4 @@
-"""The SQLite side of the store: durability, several processes, upgrades, and errors a person can act on."""
+"""The store as a database: durability, several processes, upgrades, and errors a person can act on."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, create_engine
+from sqlalchemy import Connection, Engine, create_engine, inspect, text
 
 from router_ml.errors import ConfigError, StoreError
 from router_ml.schema import Feedback, Interaction
 from router_ml.store import open_store
-from router_ml.store.migrations import MIGRATIONS, migrate
+from router_ml.store.migrations import MIGRATIONS, migrate, schema_version
 from router_ml.store.sql import open_sql_store
 
 T0 = datetime(2026, 11, 22, 10, tzinfo=UTC)
@@ -35,8 +35,13 @@ def python(code: str, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def test_acknowledged_writes_survive_a_kill(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/events.db"
+def engine_of(url: str) -> Engine:
+    """Return another way into the same database."""
+    return create_engine(url.partition("?timeout")[0])
+
+
+def test_acknowledged_writes_survive_a_kill(store_url: str) -> None:
+    url = store_url
     code = """
         import sys, time
         from datetime import UTC, datetime
@@ -59,8 +64,8 @@ def test_acknowledged_writes_survive_a_kill(tmp_path: Path) -> None:
         assert not store.amend("i000000", THUMB)
 
 
-def test_two_processes_open_and_write_one_new_file(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/events.db"
+def test_two_processes_open_and_write_one_new_store(store_url: str) -> None:
+    url = store_url.replace("timeout=0.5", "timeout=20")
     code = """
         import sys
         from datetime import UTC, datetime
@@ -69,7 +74,7 @@ def test_two_processes_open_and_write_one_new_file(tmp_path: Path) -> None:
 
         ts = datetime(2026, 11, 22, 10, tzinfo=UTC)
         with open_store(sys.argv[1]) as store:
-            for batch in range(60):
+            for batch in range(20):
                 store.append([Interaction(id=f"{sys.argv[2]}-{batch}-{n}", ts=ts) for n in range(5)])
                 store.append([Interaction(id=f"both-{batch}", ts=ts)])
                 store.amend(f"both-{batch}", Feedback(ts=ts, source="user", key=sys.argv[2]))
@@ -80,49 +85,47 @@ def test_two_processes_open_and_write_one_new_file(tmp_path: Path) -> None:
         process.communicate()
     with open_store(url) as store:
         found = list(store.scan())
-    assert len(found) == 3 * 60 * 5 + 60
+    assert len(found) == 3 * 20 * 5 + 20
     assert {len(item.feedback) for item in found if item.id.startswith("both")} == {3}
 
 
-def test_a_file_of_an_older_release_is_brought_up_to_date(tmp_path: Path) -> None:
-    path = tmp_path / "events.db"
-    engine = create_engine(f"sqlite:///{path}")
+def test_a_store_of_an_older_release_is_brought_up_to_date(store_url: str) -> None:
+    engine = engine_of(store_url)
+    row = {"id": "i000000", "ts": "2026", "body": interaction(0).to_json()}
     with engine.begin() as connection:
         migrate(connection, MIGRATIONS[:1])
-    engine.dispose()
-    with closing(sqlite3.connect(path)) as old, old:
-        old.execute(
-            "INSERT INTO interactions VALUES (?, ?, 'live', NULL, ?)", ("i000000", "2026", interaction(0).to_json())
-        )
-    with open_store(f"sqlite:///{path}") as store:
+        connection.execute(text("INSERT INTO interactions (id, ts, mode, body) VALUES (:id, :ts, 'live', :body)"), row)
+    with open_store(store_url) as store:
         assert list(store.scan()) == [interaction(0)]
-    with closing(sqlite3.connect(path)) as new:
-        assert new.execute("SELECT value FROM meta").fetchall() == [(str(len(MIGRATIONS)),)]
-        assert new.execute("SELECT name FROM sqlite_master WHERE name = 'interactions_by_time'").fetchone()
+    with engine.connect() as connection:
+        assert schema_version(connection) == len(MIGRATIONS)
+        assert "interactions_by_time" in {index["name"] for index in inspect(connection).get_indexes("interactions")}
+    engine.dispose()
 
 
-def test_a_failed_upgrade_changes_nothing(tmp_path: Path) -> None:
+def test_a_failed_upgrade_changes_nothing(store_url: str) -> None:
     def adds_then_fails(connection: Connection) -> None:
         connection.exec_driver_sql("ALTER TABLE interactions ADD COLUMN extra TEXT")
         connection.exec_driver_sql("ALTER TABLE absent ADD COLUMN extra TEXT")
 
-    with open_sql_store(f"sqlite:///{tmp_path}/events.db") as store:
+    with open_sql_store(store_url) as store:
         store.append([interaction(0)])
-        with pytest.raises(StoreError, match="cannot open: no such table: absent"):
+        with pytest.raises(StoreError, match=r"cannot open: .*absent"):
             store.upgrade((*MIGRATIONS, adds_then_fails))
         store.upgrade()
         assert list(store.scan()) == [interaction(0)]
-    with closing(sqlite3.connect(tmp_path / "events.db")) as file:
-        assert "extra" not in file.execute("SELECT sql FROM sqlite_master WHERE name = 'interactions'").fetchone()[0]
+        columns = {column["name"] for column in inspect(store._engine).get_columns("interactions")}
+    assert columns == {"id", "ts", "mode", "policy_version", "body", "tenant"}
 
 
-def test_a_file_of_a_newer_release_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "events.db"
-    open_store(f"sqlite:///{path}").close()
-    with closing(sqlite3.connect(path)) as file, file:
-        file.execute("UPDATE meta SET value = '7'")
-    with pytest.raises(StoreError, match=rf"events\.db: a newer release wrote it \(schema 7, .* {len(MIGRATIONS)}\)"):
-        open_store(f"sqlite:///{path}")
+def test_a_store_of_a_newer_release_is_refused(store_url: str) -> None:
+    open_store(store_url).close()
+    engine = engine_of(store_url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE meta SET value = '7'")
+    engine.dispose()
+    with pytest.raises(StoreError, match=rf": a newer release wrote it \(schema 7, .* {len(MIGRATIONS)}\)"):
+        open_store(store_url)
 
 
 @pytest.mark.parametrize("url", ["sqlite:///{0}/x.db?timeout=soon", "postgresql://h/d?connect_timeout=soon"])
@@ -188,17 +191,17 @@ def test_a_read_only_folder_says_so(tmp_path: Path) -> None:
 
 
 def test_rows_that_cannot_be_read_are_reported_and_the_rest_is_read(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    store_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = tmp_path / "events.db"
-    with open_store(f"sqlite:///{path}") as store:
+    engine = engine_of(store_url)
+    with open_store(store_url) as store:
         store.append([interaction(0), interaction(1), interaction(2)])
         store.amend("i000002", THUMB)
-        with closing(sqlite3.connect(path)) as file, file:
-            file.execute(
-                "UPDATE interactions SET body = '{\"schema\": \"router_ml.interaction/9\"}' WHERE id = 'i000001'"
-            )
-            file.execute("UPDATE feedback SET body = '{'")
+        with engine.begin() as connection:
+            newer = {"body": '{"schema": "router_ml.interaction/9"}'}
+            connection.execute(text("UPDATE interactions SET body = :body WHERE id = 'i000001'"), newer)
+            connection.execute(text("UPDATE feedback SET body = '{'"))
+        engine.dispose()
         rejects: list[tuple[str, str]] = []
         found = list(store.scan(on_reject=lambda id_, reason: rejects.append((id_, reason))))
         assert found == [interaction(0), interaction(2)]
@@ -213,15 +216,16 @@ def test_a_commit_is_synced_to_disk(tmp_path: Path) -> None:
     with open_sql_store(f"sqlite:///{tmp_path}/events.db") as store, closing(store._engine.raw_connection()) as raw:
         assert raw.execute("PRAGMA synchronous").fetchone()[0] == 2
         assert raw.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+        assert raw.execute("PRAGMA secure_delete").fetchone()[0] == 1
 
 
 @pytest.mark.slow
 def test_a_scan_keeps_memory_bounded(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/events.db"
     with open_store(url) as store:
-        text = "x" * 20_000
+        words = "x" * 20_000
         for start in range(0, 10_000, 500):  # 200 MB of bodies
-            store.append([interaction(n).model_copy(update={"tags": {"t": text}}) for n in range(start, start + 500)])
+            store.append([interaction(n).model_copy(update={"tags": {"t": words}}) for n in range(start, start + 500)])
     code = """
         import resource, sys
         from router_ml.store import open_store

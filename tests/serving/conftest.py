@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -129,9 +130,9 @@ class Process:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             new = self.log.read_bytes()[before:].decode()
-            said = [line for line in new.splitlines() if line.startswith("listening on ")]
+            said = re.findall(r'listening on (http://[^\s"]+)["\n]', new)
             if said:
-                self.url = said[-1].removeprefix("listening on ")
+                self.url = said[-1]
                 return self
             if self.process.poll() is not None:
                 break
@@ -158,6 +159,15 @@ class Upstream:
     def calls(self) -> list[dict[str, Any]]:
         """Return the calls since the last look."""
         found: list[dict[str, Any]] = call(f"{self.url}/calls?clear=1").json
+        return found
+
+    def cancelled(self) -> list[dict[str, Any]]:
+        """Return the calls since the last look that were cancelled; waits for the first one."""
+        deadline = time.monotonic() + 5
+        found: list[dict[str, Any]] = []
+        while not found and time.monotonic() < deadline:
+            time.sleep(0.05)
+            found += [sent for sent in self.calls() if sent["cancelled"]]
         return found
 
 
@@ -212,7 +222,9 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
 def start_service(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator[Callable[..., Service]]:
     """Start services; keyword arguments are lines of `[serving]`, `toml` is put at the end of the file.
 
-    Nothing is explored but what `exploration` says.
+    `small` is the URL of another upstream for the small tier.
+
+    Nothing is explored but what `exploration` says; circuits never open and no template is remembered unless asked for.
     """
     started: list[Service] = []
 
@@ -222,17 +234,27 @@ def start_service(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) 
         env: dict[str, str] | None = None,
         home: Path | None = None,
         exploration: dict[str, float] | None = None,
+        small: str | None = None,
         **serving: Any,
     ) -> Service:
         home = home or tmp_path_factory.mktemp("service")
         if not (home / "models").exists():
             put_bundle(home / "models", "one")
             (home / "models" / "champion").write_text("one\n")
-        settings = {"port": 0, "reload_s": 0.1, "flush_s": 0.02, "spill": str(home / "spill.jsonl"), **serving}
+        settings = {"port": 0, "reload_s": 0.1, "flush_s": 0.02, "spill": str(home / "spill.jsonl")}
+        # What one test does to a tier is not remembered in the next.
+        settings |= {"breaker_failures": 0, "memory_classes": 0, **serving}
         lines = _lines(settings)
         shares = _lines({"up": 0.0, "audit": 0.0, "shadow": 0.0} | (exploration or {}))
         (home / "router.toml").write_text(
-            TOML.format(home=home, upstream=upstream.url, serving=lines, exploration=shares, toml=toml),
+            TOML.format(
+                home=home,
+                upstream=upstream.url,
+                small=small or upstream.url,
+                serving=lines,
+                exploration=shares,
+                toml=toml,
+            ),
             encoding="utf-8",
         )
         command = [sys.executable, "-m", "router_ml.cli", "serve", "--config", str(home / "router.toml")]
@@ -274,7 +296,7 @@ models_dir = "{home}/models"
 [[tiers]]
 name = "small"
 model = "mini"
-base_url = "{upstream}/v1"
+base_url = "{small}/v1"
 api_key_env = "SMALL_KEY"
 input_usd_per_mtok = 0.15
 output_usd_per_mtok = 0.60

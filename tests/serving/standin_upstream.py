@@ -17,11 +17,21 @@ TOOL_CALL = {
     "type": "function",
     "function": {"name": "get_weather", "arguments": '{"city": "Oslo"}'},
 }
-STATUSES = {"400": 400, "401": 401, "404": 404, "429": 429, "500": 500}
+DELAYS_S = {"slow": 1.0, "hang": 60.0}
+STATUSES = {"400", "401", "403", "404", "429", "500", "501", "503", "529"}
+# What comes after the status says when to come again: "500-silent", "429-late".
+HEADERS = {
+    "": {"retry-after": "7"},
+    "silent": {},
+    "soon": {"retry-after": "0"},
+    "ms": {"retry-after-ms": "20"},
+    "late": {"retry-after": "3600"},
+    "date": {"retry-after": "Sun, 22 Nov 2026 12:00:09 GMT", "date": "Sun, 22 Nov 2026 12:00:00 GMT"},
+}
 
 
 def behaviour_of(body):
-    content = body["messages"][-1]["content"]
+    content = body["messages"][-1].get("content")
     text = content if isinstance(content, str) else json.dumps(content)
     found = re.findall(r"\[([\w.-]+)=([\w-]+)\]", text)
     return dict(found).get(body["model"], "ok")
@@ -30,12 +40,23 @@ def behaviour_of(body):
 def message_of(body, behaviour):
     if behaviour == "tool":
         return {"role": "assistant", "content": None, "tool_calls": [TOOL_CALL]}, "tool_calls"
+    if behaviour == "tools":
+        calls = [{**TOOL_CALL, "id": f"call_{i}"} for i in (1, 2)]
+        return {"role": "assistant", "content": "Let me see.", "tool_calls": calls}, "tool_calls"
     if behaviour == "bad-tool":
         call = {**TOOL_CALL, "function": {"name": "get_weather", "arguments": '{"city": '}}
         return {"role": "assistant", "content": None, "tool_calls": [call]}, "tool_calls"
     texts = {"idk": IDLE, "empty": ""}
     finish = "length" if behaviour == "cut" else "stop"
     return {"role": "assistant", "content": texts.get(behaviour, f"The answer of {body['model']} is 42.")}, finish
+
+
+def logprobs_of(body):
+    return (
+        {"content": [{"token": "The", "logprob": -0.5, "bytes": None, "top_logprobs": []}]}
+        if body.get("logprobs")
+        else None
+    )
 
 
 def completion(body, behaviour):
@@ -45,7 +66,10 @@ def completion(body, behaviour):
         "object": "chat.completion",
         "created": 1,
         "model": body["model"],
-        "choices": [{"index": 0, "message": message, "finish_reason": finish, "logprobs": None}],
+        "choices": [
+            {"index": i, "message": message, "finish_reason": finish, "logprobs": logprobs_of(body)}
+            for i in range(body.get("n") or 1)
+        ],
         "usage": {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120},
         "odd_field": {"kept": [1, 2.50, None]},
     }
@@ -62,13 +86,13 @@ def chunks(body, behaviour):
         return {**base, "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}]}
 
     yield chunk({"role": "assistant", "content": ""})
+    for word in re.findall(r"\S+\s*", message.get("content") or ""):
+        yield chunk({"content": word})
     for i, call in enumerate(message.get("tool_calls", ())):
         function = call["function"]
         yield chunk({"tool_calls": [{"index": i, **call, "function": {"name": function["name"], "arguments": ""}}]})
         for char in function["arguments"]:
             yield chunk({"tool_calls": [{"index": i, "function": {"arguments": char}}]})
-    for word in re.findall(r"\S+\s*", message.get("content") or ""):
-        yield chunk({"content": word})
     yield chunk({}, finish)
     if (body.get("stream_options") or {}).get("include_usage"):
         yield {**base, "choices": [], "usage": {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}}
@@ -97,10 +121,21 @@ async def stream(request, body, behaviour):
     return response
 
 
+async def trickle(request, body):
+    # Always alive, never done: no silence is long enough for an idle timeout.
+    kind = "text/event-stream" if body.get("stream") else "application/json"
+    response = web.StreamResponse(headers={"content-type": kind})
+    await response.prepare(request)
+    for _ in range(600):
+        await response.write(b": still there\n\n" if body.get("stream") else b" ")
+        await asyncio.sleep(0.1)
+    return response
+
+
 async def complete(request):
     raw = await request.read()
     body = json.loads(raw)
-    behaviour = behaviour_of(body)
+    behaviour = at_this_call(behaviour_of(body), request.app["seen"], raw)
     headers = dict(request.headers)
     call = {"model": body["model"], "body": body, "headers": headers, "cancelled": False}
     request.app["calls"].append(call)
@@ -111,16 +146,26 @@ async def complete(request):
         raise
 
 
+def at_this_call(behaviour, seen, raw):
+    """`500-times-2` is `500` for two calls with the same body, and `ok` from then on."""
+    behaviour, _, times = behaviour.partition("-times-")
+    seen[raw] = seen.get(raw, 0) + 1
+    return "ok" if times and seen[raw] > int(times) else behaviour
+
+
 async def answer(request, body, behaviour):
-    if behaviour in STATUSES:
+    status, _, said = behaviour.partition("-")
+    if status in STATUSES:
         error = {"error": {"message": f"scripted {behaviour}", "type": "scripted", "param": None, "code": "scripted"}}
-        return web.json_response(error, status=STATUSES[behaviour], headers={"retry-after": "7"})
+        return web.json_response(error, status=int(status), headers=HEADERS[said])
+    if behaviour == "redirect":
+        return web.Response(status=307, headers={"location": "/elsewhere"})
+    if behaviour == "trickle":
+        return await trickle(request, body)
     if behaviour == "html":
         return web.Response(text="<h1>Bad gateway</h1>", status=502, content_type="text/html")
-    if behaviour == "slow":
-        await asyncio.sleep(1.0)
-    if behaviour == "hang":
-        await asyncio.sleep(60)
+    if behaviour in DELAYS_S:
+        await asyncio.sleep(DELAYS_S[behaviour])
     if body.get("stream") and behaviour != "json":
         return await stream(request, body, behaviour)
     if behaviour == "reset":
@@ -143,6 +188,7 @@ async def calls(request):
 async def main():
     app = web.Application(client_max_size=2**26)
     app["calls"] = []
+    app["seen"] = {}
     app.add_routes([web.post("/v1/chat/completions", complete), web.get("/calls", calls)])
     runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
     await runner.setup()

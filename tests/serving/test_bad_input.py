@@ -44,9 +44,9 @@ CHAT = [
     ({"messages": MESSAGES, "model": "router-nan"}, 404, "model", "model_not_found", "in (0, 1]"),
 ]
 FEEDBACK = [
-    ({}, 400, "decision_id", "decision_id"),
+    ({}, 400, None, "decision_id"),
     ({"decision_id": "x"}, 400, None, "adequate, score or verdict"),
-    ({"decision_id": "", "adequate": True}, 400, "decision_id", "at least 1"),
+    ({"decision_id": "", "adequate": True}, 400, "decision_id", "1 to 128"),
     ({"decision_id": "x", "score": 1.5}, 400, "score", "less than or equal to 1"),
     ({"decision_id": "x", "score": "NaN"}, 400, "score", "score"),
     ({"decision_id": "x", "verdict": "meh"}, 400, "verdict", "verdict"),

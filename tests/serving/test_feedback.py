@@ -73,6 +73,90 @@ def test_feedback_for_a_decision_that_is_not_stored_yet_is_kept(send):
     assert send(decision_id="01LATER", adequate=False)["recorded"]
 
 
+def test_the_same_verdicts_in_another_order_count_once(service, call, send):
+    decision_id = decision(service, call)
+    verdicts = [
+        {"tier": "small", "adequate": False},
+        {"tier": "large", "adequate": True},
+        {"score": 1, "source": "judge"},
+    ]
+    assert send(decision_id=decision_id, verdicts=verdicts, key="all")["recorded"]
+    assert not send(decision_id=decision_id, verdicts=verdicts[::-1], key="all")["recorded"]
+    assert len(service.recorded(decision_id).feedback) == 3
+
+
+@pytest.mark.parametrize("tiers", [(None, None), ("small", "small"), (None, "small")])
+def test_a_source_speaks_once_about_an_answer(service, call, tiers):
+    verdicts = [{"adequate": True, "source": "judge"} | ({"tier": tier} if tier else {}) for tier in tiers]
+    refused = call(f"{service.url}/v1/feedback", {"decision_id": "x", "verdicts": verdicts})
+    assert refused.status == 400
+    assert "source 'judge' speaks twice" in refused.json["error"]["message"]
+
+
+def test_a_dry_run_checks_everything_and_writes_nothing(service, call, send):
+    decision_id = decision(service, call)
+    answer = send(decision_id=decision_id, verdict="failed", tier="small", key="k", dry_run=True)
+    assert (answer["recorded"], answer["dry_run"], answer["decision_id"]) == (False, True, decision_id)
+    (shown,) = answer["feedback"]
+    assert shown | {"ts": None} == {
+        "ts": None,
+        "source": "user",
+        "tier": "small",
+        "adequate": False,
+        "reason": "failed",
+        "key": "k",
+    }
+    assert service.recorded(decision_id).feedback == ()
+    assert send(decision_id=decision_id, verdict="failed", tier="small", key="k")["recorded"]
+    wrong = call(f"{service.url}/v1/feedback", {"decision_id": "x", "adequate": True, "tier": "smal", "dry_run": True})
+    assert wrong.status == 400
+
+
+def test_the_decision_and_the_key_may_come_in_headers_or_in_the_answers_own_facts(service, call):
+    decision_id = decision(service, call)
+    url, headers = f"{service.url}/v1/feedback", {"x-router-decision-id": decision_id, "idempotency-key": "h1"}
+    facts = {"router": {"decision_id": decision_id, "tier": "small", "attempts": 1}}
+    assert call(url, {"adequate": True}, headers=headers).json == {"feedback_id": "h1", "recorded": True}
+    assert call(url, {"adequate": True, "key": "h1", **facts}, headers=headers).json["recorded"] is False
+    assert call(url, {"adequate": True, "key": "h2", **facts}).json["recorded"] is True
+    assert {one.key for one in service.recorded(decision_id).feedback} == {"h1", "h2"}
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "said"),
+    [
+        ({"adequate": True}, {}, "decision_id is missing"),
+        ({"adequate": True, "decision_id": "a"}, {"x-router-decision-id": "b"}, "'a' in one place, 'b' in another"),
+        ({"adequate": True, "decision_id": "a", "key": "a"}, {"idempotency-key": "b"}, "send it once"),
+        ({"adequate": True, "decision_id": "x" * 129}, {}, "1 to 128 visible ASCII characters"),
+        ({"adequate": True, "decision_id": "two words"}, {}, "1 to 128 visible ASCII characters"),
+        ({"adequate": True, "decision_id": "x", "key": "a\u0000"}, {}, "key: expected 1 to 128 visible"),
+        ({"adequate": True, "decision_id": "x"}, {"idempotency-key": "x" * 129}, "header idempotency-key: expected"),
+        ({"adequate": True, "decision_id": "x", "source": "rule"}, {}, "'user', 'judge', 'human' or 'check'"),
+        ({"adequate": True, "decision_id": "x", "source": "retry"}, {}, "'user', 'judge', 'human' or 'check'"),
+        ({"decision_id": "x", "verdicts": [{"adequat": True}]}, {}, "did you mean 'adequate'?"),
+        ({"decision_id": "x", "verdicts": [{"adequate": True}] * 33}, {}, "at most 32"),
+        ({"decision_id": "x"}, {}, "give beside decision_id one of adequate, score or verdict"),
+    ],
+)
+def test_a_mistake_is_named(service, call, body, headers, said):
+    refused = call(f"{service.url}/v1/feedback", body, headers=headers)
+    assert (refused.status, said in refused.json["error"]["message"]) == (400, True), refused.body
+
+
+def test_feedback_has_a_limit_of_its_own(service, call):
+    refused = call(f"{service.url}/v1/feedback", {"decision_id": "x", "adequate": True, "reason": "x" * 300_000})
+    assert (refused.status, refused.json["error"]["code"]) == (413, "request_too_large")
+
+
+def test_no_reason_is_kept_where_no_text_is(start_service, call):
+    service = start_service(toml="", env={"ROUTER_ML_STORE__TEXT": "false"})
+    decision_id = decision(service, call)
+    sent = {"decision_id": decision_id, "verdict": "underpowered", "reason": "she asked about her tax return"}
+    assert call(f"{service.url}/v1/feedback", sent).json["recorded"]
+    assert service.recorded(decision_id).feedback[0].reason == "underpowered"
+
+
 def test_acknowledged_feedback_survives_a_kill(start_service, call):
     service = start_service()
     decision_id = decision(service, call)

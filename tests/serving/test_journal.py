@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from router_ml.features.answer import answer_from_stored, featurize_answer
 from router_ml.schema import Answer, Attempt, Decision, Plan, Verdict, parse_interaction
-from router_ml_serving.journal import interaction_of
+from router_ml_serving.journal import row_of_exchange
 from router_ml_serving.wire import read_chat
 
 DECISION = Decision("d1", "small", "mini", Plan("small"), "v1", {}, {}, {"small": 1.0}, 0.97, 0.0, False, "because")
@@ -13,10 +13,10 @@ VERDICT = Verdict(adequate=False, source="rule", reason="it says 'secret'")
 
 def record(attempt, *, keep_text):
     chat = read_chat({"model": "auto", "messages": [{"role": "user", "content": "Tell me"}]})
-    found = interaction_of(
+    row = row_of_exchange(
         chat, DECISION, [attempt], ts=datetime(2026, 1, 1, tzinfo=UTC), candidates=("small",), keep_text=keep_text
     )
-    return chat, parse_interaction(found.to_json())
+    return chat, parse_interaction(row.body)
 
 
 def test_without_text_the_answers_features_are_kept_and_no_word_of_it():

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sqlite3
 import subprocess
 import sys
 import textwrap
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,9 +18,10 @@ import pytest
 
 from router_ml.errors import StoreError
 from router_ml.schema import Feedback, Interaction
-from router_ml.store import EventStore, open_store
+from router_ml.store import EventStore, StoreRow, open_store, row_of
 from router_ml.store.sql import SqlStore, open_sql_store
 from router_ml_serving.recorder import Recorder
+from tests.serving.recorders import away, ids, run, until
 
 T0 = datetime(2026, 11, 22, 10, tzinfo=UTC)
 THUMB = Feedback(ts=T0, source="user", adequate=True, key="k")
@@ -35,46 +35,6 @@ def interaction(n: int) -> Interaction:
 def store(tmp_path: Path) -> Iterator[SqlStore]:
     with open_sql_store(f"sqlite:///{tmp_path}/events.db?timeout=0.05") as opened:
         yield opened
-
-
-@contextmanager
-def away(tmp_path: Path) -> Iterator[None]:
-    """Hold the write lock of the store's file, as another process would."""
-    with closing(sqlite3.connect(tmp_path / "events.db", isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        yield
-        other.execute("ROLLBACK")
-
-
-def ids(store: EventStore) -> list[str]:
-    return [found.id for found in store.scan()]
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not holds():
-            await asyncio.sleep(0.01)
-
-
-def run(
-    store: EventStore,
-    spill: Path,
-    body: Callable[[Recorder], Awaitable[None]],
-    *,
-    started: bool = True,
-    **options: float,
-) -> Recorder:
-    async def main() -> Recorder:
-        recorder = Recorder(store, spill=spill, **options)  # type: ignore[arg-type]
-        if started:
-            await recorder.start()
-        try:
-            await body(recorder)
-        finally:
-            await recorder.close()
-        return recorder
-
-    return asyncio.run(main())
 
 
 def test_records_reach_the_store_in_the_background(store: EventStore, tmp_path: Path) -> None:
@@ -128,12 +88,20 @@ def test_an_unwritable_record_is_counted_and_takes_no_other_along(store: EventSt
     async def body(recorder: Recorder) -> None:
         recorder.record(interaction(1))
         recorder.record(interaction(2).model_copy(update={"tags": {"x": "\ud800"}}))
-        await recorder.flush()
-        await until(lambda: recorder.recovered == 1)
 
-    recorder = run(store, tmp_path / "spill.jsonl", body, flush_s=0.01)
+    recorder = run(store, tmp_path / "spill.jsonl", body)
     assert ids(store) == ["i000001"]
-    assert recorder.failed == 1
+    assert (recorder.recorded, recorder.failed) == (1, 1)
+
+
+def test_a_row_is_recorded_as_its_interaction_is(store: EventStore, tmp_path: Path) -> None:
+    async def body(recorder: Recorder) -> None:
+        recorder.record(row_of(interaction(1)))
+        recorder.record(lambda: row_of(interaction(2)))
+        recorder.record(interaction(3))
+
+    run(store, tmp_path / "spill.jsonl", body)
+    assert list(store.scan()) == [interaction(1), interaction(2), interaction(3)]
 
 
 def test_closing_writes_what_is_queued(store: EventStore, tmp_path: Path) -> None:
@@ -180,7 +148,7 @@ def test_while_the_store_is_away_all_goes_to_the_spill_file_and_comes_back(store
         batch_size=3,
         flush_s=0.01,
         retry_s=5.0,
-        clock=lambda: now[0],  # type: ignore[arg-type]
+        clock=lambda: now[0],
     )
     assert ids(store) == [f"i{n:06d}" for n in range(8)]
     assert [len(found.feedback) for found in store.scan()] == [0, 0, 0, 1, 0, 0, 0, 0]
@@ -225,11 +193,11 @@ class HangingStore:
     def __init__(self) -> None:
         self.let_go = threading.Event()
 
-    def append(self, interactions: Sequence[Interaction]) -> None:
+    def append_rows(self, rows: Sequence[StoreRow]) -> None:
         assert self.let_go.wait(20)
         raise StoreError("gone")
 
-    amend = scan = count = close = __enter__ = __exit__ = None
+    append = amend = scan = delete = info = count = close = __enter__ = __exit__ = None
 
 
 def test_a_full_queue_goes_to_the_spill_file_while_the_store_hangs(store: EventStore, tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ def test_a_decision_says_everything_a_gateway_needs(route, service, upstream):
     assert reply.status == 200
     assert (decision["tier"], decision["model"]) == ("small", "mini")
     assert decision["models"] == ["mini", "maxi"]
-    assert decision["plan"] == {"first": "small", "escalate_to": "large"}
+    assert decision["plan"] == {"first": "small", "escalate_to": "large", "judged": False}
+    assert set(decision["utility"]) == {"small", "large"}
     assert decision["policy_version"] == "one"
     assert decision["adequacy"] == {"small": pytest.approx(0.6), "large": pytest.approx(0.95)}
     assert decision["propensity"] == {"small": 1.0, "large": 0.0}
@@ -75,3 +76,30 @@ def test_exploration_is_fixed_by_the_seed(start_service, call):
         assert decisions[0]["propensity"] == {"small": 0.5, "large": 0.5}
     assert runs[0] == runs[1]
     assert set(runs[0]) == {"small", "large"}
+
+
+def test_a_batch_gets_a_decision_each(route, service):
+    reply = route({"requests": [body(model="auto"), body(model="router-1"), body()]})
+    assert reply.status == 200
+    decisions = reply.json["decisions"]
+    assert [one["tier"] for one in decisions] == ["small", "large", "small"]
+    assert len({one["decision_id"] for one in decisions}) == 3
+    assert service.recorded(decisions[1]["decision_id"]).propensity == {"small": 0.0, "large": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("requests", "param"),
+    [
+        ([], "requests"),
+        ("no list", "requests"),
+        ([{"messages": [{"role": "user", "content": "Hello"}]}] * 257, "requests"),
+        ([{"messages": [{"role": "user", "content": "Hello"}]}, 7], "requests[1]"),
+        ([{"messages": [{"role": "user", "content": "Hello"}]}, {"messages": []}], "requests[1].messages"),
+        ([{"messages": [{"role": "user", "content": "Hello"}]}, {}], "requests[1].messages"),
+    ],
+)
+def test_a_batch_with_a_mistake_is_refused_as_a_whole(route, service, requests, param):
+    before = service.metric('router_ml_overhead_seconds_count{path="/v1/route"}')
+    reply = route({"requests": requests})
+    assert (reply.status, reply.json["error"]["param"]) == (400, param)
+    assert service.metric('router_ml_overhead_seconds_count{path="/v1/route"}') == before

@@ -6,11 +6,12 @@ import time
 import numpy as np
 import pytest
 
-from router_ml.exploration import Background, draw_background
-from router_ml.schema import Attempt, Interaction, Verdict
+from router_ml.exploration import draw_background
+from router_ml.schema import Attempt, Verdict
 from router_ml.store import open_store
 from router_ml_serving.cascade import AttemptResult
-from router_ml_serving.shadow import BESIDE, SHARE, BackgroundCalls, beside_id, beside_of, run_beside
+from router_ml_serving.journal import BESIDE, SHARE, beside_id
+from router_ml_serving.shadow import BackgroundCalls, run_beside
 from router_ml_training.dataset import build_dataset
 
 TIERS = ("small", "large")
@@ -179,14 +180,6 @@ def test_closing_cancels_and_records_once_and_nothing_starts_afterwards():
 def test_draws_do_not_depend_on_the_requests_that_come_between():
     one, two = np.random.default_rng(3), np.random.default_rng(3)
     assert [draw_background(0.1, 0.5, one) for _ in range(50)] == [draw_background(0.1, 0.5, two) for _ in range(50)]
-
-
-def test_the_record_names_its_decision_and_has_none_of_its_feedback():
-    live = Interaction.model_validate({"id": "d1", "ts": "2026-11-22T10:00:00Z", "tags": {"kept": 1}, "explored": True})
-    found = beside_of(live, Background("shadow", 0.098, 0.5), {"small": 1.0})
-    assert (found.id, found.mode, found.explored) == ("d1-shadow", "shadow", False)
-    assert found.tags == {"kept": 1, BESIDE: "d1", SHARE: 0.098}
-    assert Interaction.model_validate_json(found.to_json()) == found
 
 
 def test_a_draw_with_nobody_to_ask_is_counted_as_such(start_service):

@@ -12,7 +12,6 @@ import pytest
 
 from router_ml.ladder import Ladder, Tier
 from router_ml.schema import Decision, Plan
-from router_ml_serving.api.chat import may_pass_through
 from router_ml_serving.cascade import Limits
 from router_ml_serving.exchange import Exchange
 from router_ml_serving.streaming import StreamedReply
@@ -109,6 +108,19 @@ def test_streamed_tool_calls_come_through_and_are_put_together_in_the_record(eit
     record = either.recorded(chunks[0].router["decision_id"])
     assert record.attempts[0].tool_calls[0]["function"] == {"name": "get_weather", "arguments": '{"city": "Oslo"}'}
     assert record.attempts[0].verdicts == ()
+
+
+def test_streamed_parallel_calls_come_through_by_their_index(either):
+    tools = [{"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}]
+    chunks = list(stream(either, "Weather? [mini=tools]", tools=tools))
+    calls = [call for chunk in chunks for call in chunk.choices[0].delta.tool_calls or ()]
+    assert [call.id for call in calls if call.id] == ["call_1", "call_2"]
+    for index in (0, 1):
+        arguments = "".join(call.function.arguments for call in calls if call.index == index)
+        assert arguments == '{"city": "Oslo"}'
+    assert text_of(chunks) == "Let me see."
+    record = either.recorded(chunks[0].router["decision_id"])
+    assert [call["id"] for call in record.attempts[0].tool_calls] == ["call_1", "call_2"]
 
 
 def test_a_held_poor_answer_is_replaced_and_never_mixed(held):
@@ -274,19 +286,3 @@ def test_without_a_count_the_judge_sees_the_length_that_is_logged(way):
     asyncio.run(exchange.beside("small", trail) if way == "beside" else getattr(exchange, way)())
     (logged,) = [one.attempt for one in trail or exchange.trail]
     assert [one.output_tokens for one in router.seen] == [logged.output_tokens] == [11]
-
-
-@pytest.mark.parametrize(
-    ("then", "judged", "adequacy", "through"),
-    [
-        (None, False, 0.1, True),
-        ("large", False, 0.95, True),
-        ("large", False, 0.8, False),
-        ("large", True, 0.95, False),
-    ],
-)
-def test_a_stream_whose_plan_judges_it_is_held_however_likely_it_is_to_be_good(then, judged, adequacy, through):
-    sure = {"small": adequacy, "large": 0.99}
-    plan = Plan("small", then)
-    decision = Decision("d", "small", "mini", plan, "v", sure, {}, {}, 1.0, 0.0, False, "because", judged=judged)
-    assert may_pass_through(decision, 0.9) is through

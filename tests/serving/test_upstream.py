@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from router_ml.errors import UpstreamError
+from router_ml.errors import ConfigError, UpstreamError
 from router_ml.ladder import Tier
 from router_ml_serving.settings import ServingSettings
 from router_ml_serving.upstream import HttpUpstream, RefusedByUpstream
@@ -25,28 +25,30 @@ def body(behaviour, **fields):
     return json.dumps({"model": "mini", "messages": messages, **fields}).encode()
 
 
-def complete(where, sent, environ=None):
+def with_client(work, environ=None, settings=SETTINGS, **parts):
+    """Run `work` with a started client."""
+
     async def go():
-        client = HttpUpstream(SETTINGS, environ or {})
+        client = HttpUpstream(settings, environ or {}, **parts)
         await client.start()
         try:
-            return await client.complete(where, sent)
+            return await work(client)
         finally:
             await client.close()
 
     return asyncio.run(go())
 
 
-def stream(where, sent):
-    async def go():
-        client = HttpUpstream(SETTINGS, {})
-        await client.start()
-        try:
-            return b"".join([chunk async for chunk in client.stream(where, sent)])
-        finally:
-            await client.close()
+def complete(where, sent, environ=None, *, deadline_s=None, **parts):
+    return with_client(lambda client: client.complete(where, sent, deadline_s=deadline_s), environ, **parts)
 
-    return asyncio.run(go())
+
+async def streamed(client, where, sent):
+    return b"".join([chunk async for chunk in client.stream(where, sent)])
+
+
+def stream(where, sent, **parts):
+    return with_client(lambda client: streamed(client, where, sent), **parts)
 
 
 @pytest.fixture
@@ -63,6 +65,8 @@ def small(upstream):
         ("401", "status", None),
         ("html", "status", 502),
         ("hang", "timeout", None),
+        ("trickle", "timeout", None),
+        ("redirect", "status", None),
         ("reset", "reset", None),
         ("broken-json", "protocol", None),
     ],
@@ -83,7 +87,8 @@ def test_a_refusal_keeps_its_body_and_the_headers_worth_keeping(small):
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "kind"), [("500", "status"), ("json", "protocol"), ("reset", "reset"), ("stall", "timeout")]
+    ("behaviour", "kind"),
+    [("500", "status"), ("json", "protocol"), ("reset", "reset"), ("stall", "timeout"), ("trickle", "timeout")],
 )
 def test_a_failed_stream_has_a_kind(small, behaviour, kind):
     with pytest.raises(UpstreamError) as caught:
@@ -118,3 +123,56 @@ def test_the_key_comes_from_the_environment_that_was_given(small, upstream):
     first, second = upstream.calls()
     assert first["headers"]["Authorization"] == "Bearer sk-1"
     assert "Authorization" not in second["headers"]
+
+
+def test_nothing_in_the_environment_reroutes_a_call(small, monkeypatch):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert complete(small, body("ok")).status == 200
+
+
+def test_a_redirect_is_not_followed(small, upstream):
+    upstream.calls()
+    with pytest.raises(UpstreamError, match="HTTP 307"):
+        complete(small, body("redirect"))
+    assert len(upstream.calls()) == 1
+
+
+def test_a_body_of_megabytes_arrives_whole(small, upstream):
+    upstream.calls()
+    assert complete(small, body("ok", padding="x" * 3_000_000)).status == 200
+    assert len(upstream.calls()[0]["body"]["padding"]) == 3_000_000
+
+
+def test_with_a_closed_list_a_bundle_cannot_say_where_calls_go(small, upstream):
+    upstream.calls()
+    stray = small.model_copy(update={"base_url": "http://127.0.0.1:9/v1", "api_key_env": "ANY_SECRET"})
+    assert complete(stray, body("ok"), {"ANY_SECRET": "sk-2"}, tiers=[small]).status == 200
+    assert "Authorization" not in upstream.calls()[0]["headers"]
+    with pytest.raises(UpstreamError, match="has no base_url"):
+        complete(small, body("ok"), tiers=[])
+
+
+def test_a_tier_outside_of_the_allowed_hosts_stops_the_start(small):
+    elsewhere = SETTINGS.model_copy(update={"upstream_hosts": ("*.example.com",)})
+    with pytest.raises(ConfigError, match="upstream_hosts"):
+        HttpUpstream(elsewhere, {}, tiers=[small])
+
+
+def test_chunks_arrive_one_by_one(small):
+    async def work(client):
+        return [chunk async for chunk in client.stream(small, body("paced", stream=True))]
+
+    assert len(with_client(work, settings=ServingSettings())) >= 5
+
+
+def test_closing_a_stream_cancels_the_call(small, upstream):
+    async def work(client):
+        chunks = client.stream(small, body("stall", stream=True))
+        await anext(chunks)
+        await chunks.aclose()
+        await asyncio.sleep(0.2)
+
+    upstream.calls()
+    with_client(work)
+    assert [sent["cancelled"] for sent in upstream.calls()] == [True]

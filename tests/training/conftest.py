@@ -20,6 +20,22 @@ TIERS = (
     Tier(name="small", model="mini", input_usd_per_mtok=0.15, output_usd_per_mtok=0.6),
     Tier(name="large", model="maxi", input_usd_per_mtok=2.5, output_usd_per_mtok=10.0),
 )
+# The same tiers in router.toml, read from the folder of a test.
+CONFIG = """
+models_dir = "models"
+[[tiers]]
+name = "small"
+model = "mini"
+input_usd_per_mtok = 0.15
+output_usd_per_mtok = 0.6
+[[tiers]]
+name = "large"
+model = "maxi"
+input_usd_per_mtok = 2.5
+output_usd_per_mtok = 10.0
+[training]
+learners = ["constant", "linear"]
+"""
 # One marker word per difficulty, and what each tier achieves on it.
 MARKERS = ("greet", "format", "summarise", "derive", "prove")
 P_SMALL = np.array([0.97, 0.90, 0.65, 0.30, 0.12])
@@ -134,6 +150,12 @@ def _with_answer(attempt: Attempt, rng: Generator, tell: float) -> Attempt:
 @pytest.fixture(name="answered", scope="session")
 def _answered() -> Callable[..., list[Interaction]]:
     return answered
+
+
+@pytest.fixture(scope="session")
+def config() -> str:
+    """Return a router.toml with the tiers of the world, for commands that run in its folder."""
+    return CONFIG
 
 
 @pytest.fixture(scope="session")

@@ -14,21 +14,6 @@ from router_ml.bundle import load_bundle
 from router_ml.cli import main
 from router_ml.schema import Attempt, Interaction, Verdict
 
-CONFIG = """
-models_dir = "models"
-[[tiers]]
-name = "small"
-model = "mini"
-input_usd_per_mtok = 0.15
-output_usd_per_mtok = 0.6
-[[tiers]]
-name = "large"
-model = "maxi"
-input_usd_per_mtok = 2.5
-output_usd_per_mtok = 10.0
-[training]
-learners = ["constant", "linear"]
-"""
 PRICES = "input_usd_per_mtok = 2.5\noutput_usd_per_mtok = 10.0\n"
 N = 240
 Items = list[Interaction]
@@ -101,12 +86,12 @@ def drawn(small: float, large: float) -> Callable[[Items], list[dict[str, Any]]]
 
 
 @pytest.fixture(scope="module")
-def home(world: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(world: Any, config: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a champion that was learned from a good log."""
     folder: Path = tmp_path_factory.mktemp("bad")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        (folder / "router.toml").write_text(CONFIG)
+        (folder / "router.toml").write_text(config)
         write(folder / "good.jsonl", world.log(400))
         assert main(["train", "good.jsonl", "--no-mlflow", "--promote"]) == 0
     return folder
@@ -207,8 +192,8 @@ def test_a_few_impossible_draws_are_left_out(world: Any, home: Path, run: Run) -
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "certify"])
-def test_a_tier_without_price_is_named(home: Path, run: Run, command: str) -> None:
-    (home / "unpriced.toml").write_text(CONFIG.replace(PRICES, ""))
+def test_a_tier_without_price_is_named(home: Path, run: Run, config: str, command: str) -> None:
+    (home / "unpriced.toml").write_text(config.replace(PRICES, ""))
     code, out, err = run(command, "good.jsonl", "--config", "unpriced.toml")
     assert (code, out) == (2, "")
     assert "unpriced.toml: tiers[1] ('large'): no price is known for the model 'maxi'" in err

@@ -13,28 +13,12 @@ import pytest
 from router_ml.cli import main
 from router_ml.schema import Interaction
 
-CONFIG = """
-models_dir = "{home}/models"
-[[tiers]]
-name = "small"
-model = "mini"
-input_usd_per_mtok = 0.15
-output_usd_per_mtok = 0.6
-[[tiers]]
-name = "large"
-model = "maxi"
-input_usd_per_mtok = 2.5
-output_usd_per_mtok = 10.0
-[training]
-learners = ["linear"]
-"""
-
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: str) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("router_ml.shelf.default_bundle_path", lambda: tmp_path / "no default")
-    (tmp_path / "router.toml").write_text(CONFIG.format(home=tmp_path.as_posix()))
+    (tmp_path / "router.toml").write_text(config.replace('"constant", ', ""))
     return tmp_path
 
 

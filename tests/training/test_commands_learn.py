@@ -16,24 +16,6 @@ from router_ml.schema import Interaction
 from router_ml.shelf import Shelf
 from router_ml.store import open_store
 
-CONFIG = """
-models_dir = "{home}/models"
-[[tiers]]
-name = "small"
-model = "mini"
-input_usd_per_mtok = 0.15
-output_usd_per_mtok = 0.6
-[[tiers]]
-name = "large"
-model = "maxi"
-input_usd_per_mtok = 2.5
-output_usd_per_mtok = 10.0
-[store]
-url = "sqlite:///{home}/events.db"
-[training]
-learners = ["constant", "linear"]
-"""
-
 
 @pytest.fixture(autouse=True)
 def no_default_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,9 +24,9 @@ def no_default_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: str) -> Path:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "router.toml").write_text(CONFIG.format(home=tmp_path.as_posix()))
+    (tmp_path / "router.toml").write_text(f'{config}[store]\nurl = "sqlite:///events.db"\n')
     return tmp_path
 
 

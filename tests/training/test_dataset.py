@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router_ml.errors import DataError
-from router_ml.features import DENSE_NAMES, N_BUCKETS, featurize, featurize_many, stack, to_stored
+from router_ml.features import DENSE_NAMES, N_BUCKETS, featurize, stack, to_stored
 from router_ml.schema import Interaction
 from router_ml_training.dataset import build_dataset, joined
 
@@ -49,7 +49,7 @@ def test_rows_come_in_the_order_of_the_log_with_the_features_of_the_service() ->
     assert len(data) == 3
     assert data.dense.shape == (3, len(DENSE_NAMES))
     assert data.text.shape == (3, N_BUCKETS)
-    expected = stack(featurize_many(one.to_request() for one in items))
+    expected = stack([featurize(one.to_request()) for one in items])
     found = data.features(range(3))
     assert found.dense.tobytes() == expected.dense.tobytes()
     assert found.ids.tobytes() == expected.ids.tobytes()
@@ -224,3 +224,17 @@ def test_an_audit_in_the_background_names_the_answer_it_ran_beside_and_its_chanc
     assert np.isnan(data.share).tolist() == [True, False, True]
     assert data.share[1] == 0.02
     assert data.settled.all()
+
+
+def test_asking_again_is_weak_evidence_and_only_as_often_as_answers_are_judged() -> None:
+    again = [{"ts": START, "source": "retry", "adequate": False, "key": "retry"}]
+    answered = [{"tier": "small"}]
+    judged = [item(i, good="small", bad=None) for i in range(400)]
+    silent = [item(i, attempts=answered) for i in range(400, 800)]
+    retried = [item(i, attempts=answered, feedback=again) for i in range(800, 1200)]
+    data = build_dataset([*judged, *silent, *retried, *pair()], TIERS)
+    soft = data.soft[800:1200, 0]
+    assert np.isnan(data.quality[400:1200, 0]).all()
+    assert soft[~np.isnan(soft)] == pytest.approx(1 / 3)
+    assert (~np.isnan(soft)).mean() == pytest.approx(0.5, abs=0.08)  # half of the other answers were judged
+    assert np.isnan(data.soft[:800]).all()

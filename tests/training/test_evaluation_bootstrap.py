@@ -6,7 +6,6 @@ import pytest
 from router_ml.errors import DataError
 from router_ml_training.evaluation.bootstrap import (
     curve_figures,
-    gain_figures,
     interval,
     mean_figure,
     resamples,
@@ -63,22 +62,6 @@ def test_a_draw_has_as_many_rows_as_the_data_and_keeps_groups_whole():
     grouped = np.concatenate(list(resamples(4, rng=np.random.default_rng(0), draws=20, groups=labels)))
     assert (grouped[:, 0] == grouped[:, 2]).all()
     assert (grouped[:, [0, 1, 3]].sum(axis=1) == 3).all()
-
-
-def test_a_gain_over_oneself_is_exactly_nothing():
-    outcomes, need = world(0)
-    sweep = share_sweep(need, rng=np.random.default_rng(0))
-    for figure in gain_figures(sweep, sweep, outcomes, rng=np.random.default_rng(0), draws=30).values():
-        assert (figure.value, figure.low, figure.high) == (0.0, 0.0, 0.0)
-
-
-def test_a_gain_is_paired_so_its_interval_is_narrower_than_its_parts():
-    outcomes, need = world(1, n=800)
-    near = need + np.random.default_rng(2).normal(0, 0.05, need.size)
-    sweeps = [share_sweep(score, rng=np.random.default_rng(0)) for score in (need, near)]
-    gain = gain_figures(*sweeps, outcomes, rng=np.random.default_rng(0), draws=200)["apgr"]
-    alone = curve_figures(sweeps[0], outcomes, rng=np.random.default_rng(0), draws=200)["apgr"]
-    assert (gain.high - gain.low) < 0.5 * (alone.high - alone.low)
 
 
 def test_the_same_seed_gives_the_same_figures_and_more_draws_the_same_value():

@@ -15,7 +15,6 @@ from router_ml_training.evaluation.metrics import (
     cpt,
     cs,
     curve_metrics,
-    pgr,
     qnc,
     quality_gap,
     random_cs,
@@ -39,7 +38,6 @@ def drawn(cost: list[float], quality: list[float], share: list[float], tiers: li
 
 def test_a_curve_by_hand_has_the_values_of_the_definitions():
     curve = drawn([1, 4, 7, 10], [0.5, 0.8, 0.7, 0.9], [0, 1 / 3, 2 / 3, 1], [(1, 0.5), (10, 0.9)])
-    assert pgr(curve) == pytest.approx([0, 0.75, 0.5, 1])
     assert apgr(curve).value == pytest.approx((0.375 + 0.625 + 0.75) / 3)
     assert cpt(curve, 0.5).value == pytest.approx(1 / 3)
     assert cpt(curve, 0.8).value == pytest.approx(1)

@@ -18,7 +18,6 @@ from router_ml_training.frames import (
     from_frame,
     read_batches,
     read_parquet,
-    to_frame,
     write_parquet,
 )
 
@@ -27,7 +26,7 @@ maybe_text = st.none() | text
 unit = st.floats(0, 1)
 amount = st.none() | st.floats(0, 1e12)
 count = st.integers(0, 2**63 - 1)
-source = st.sampled_from(["verifier", "rule", "user", "judge", "human", "check"])
+source = st.sampled_from(["verifier", "rule", "retry", "user", "judge", "human", "check"])
 time = st.datetimes(timezones=st.just(UTC)).map(datetime.isoformat)
 value = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | text,
@@ -97,6 +96,12 @@ rows = st.fixed_dictionaries(
 )
 
 
+def frame_of(home: Path, *log: Interaction) -> pl.DataFrame:
+    """Return a log as it is in a file."""
+    write_parquet(home / "log.parquet", log)
+    return pl.concat(read_batches(home / "log.parquet"))
+
+
 def interaction(i: int = 0, **fields: Any) -> Interaction:
     return parse_interaction({"id": f"i{i}", "ts": "2026-01-01T00:00:00Z", **fields})
 
@@ -107,9 +112,6 @@ def test_a_log_survives_json_lines_to_parquet_and_back_exactly(
     tmp_path_factory: pytest.TempPathFactory, log: list[dict[str, Any]]
 ) -> None:
     before = [parse_interaction(json.dumps(row)) for row in log]
-    frame = to_frame(before)
-    assert frame.schema == INTERACTION_SCHEMA
-    assert list(from_frame(frame)) == before
     path = tmp_path_factory.getbasetemp() / "log.parquet"
     assert write_parquet(path, before) == len(before)
     after = list(read_parquet(path))
@@ -117,10 +119,11 @@ def test_a_log_survives_json_lines_to_parquet_and_back_exactly(
     assert [item.to_json() for item in after] == [item.to_json() for item in before]
 
 
-def test_a_message_that_is_only_a_role_and_a_text_is_stored_as_columns() -> None:
+def test_a_message_that_is_only_a_role_and_a_text_is_stored_as_columns(tmp_path: Path) -> None:
     parts = [{"type": "text", "text": "what is this?"}, {"type": "image_url", "image_url": {"url": "data:,"}}]
     messages = [{"role": "system", "content": "be brief"}, {"role": "user", "content": parts}]
-    frame = to_frame([interaction(request={"messages": messages})])
+    frame = frame_of(tmp_path, interaction(request={"messages": messages}))
+    assert frame.schema == INTERACTION_SCHEMA
     stored = frame["messages"].to_list()[0]
     assert stored[0] == {"role": "system", "content": "be brief", "json": None}
     assert stored[1]["role"] == "user"
@@ -128,41 +131,41 @@ def test_a_message_that_is_only_a_role_and_a_text_is_stored_as_columns() -> None
     assert json.loads(stored[1]["json"]) == messages[1]
 
 
-def test_tools_that_are_absent_and_tools_that_are_empty_stay_different() -> None:
+def test_tools_that_are_absent_and_tools_that_are_empty_stay_different(tmp_path: Path) -> None:
     log = [interaction(0), interaction(1, request={"tools": [], "response_format": {}})]
-    absent, empty = from_frame(to_frame(log))
+    absent, empty = from_frame(frame_of(tmp_path, *log))
     assert absent.request.tools is None
     assert (empty.request.tools, empty.request.response_format) == ((), {})
 
 
-def test_numbers_that_json_has_no_room_for_survive_in_tags() -> None:
+def test_numbers_that_json_has_no_room_for_survive_in_tags(tmp_path: Path) -> None:
     log = [
         parse_interaction('{"id": "a", "ts": "2026-01-01T00:00:00Z", "tags": {"n": 123456789012345678901234567890}}')
     ]
-    assert next(from_frame(to_frame(log))).tags == {"n": 123456789012345678901234567890}
+    assert next(from_frame(frame_of(tmp_path, *log))).tags == {"n": 123456789012345678901234567890}
 
 
-def test_columns_of_a_frame_that_the_schema_does_not_know_end_up_in_the_tags() -> None:
-    frame = to_frame([interaction()]).with_columns(pl.lit("eu").alias("region"))
+def test_columns_of_a_frame_that_the_schema_does_not_know_end_up_in_the_tags(tmp_path: Path) -> None:
+    frame = frame_of(tmp_path, interaction()).with_columns(pl.lit("eu").alias("region"))
     assert next(from_frame(frame)).tags == {"region": "eu"}
 
 
-def test_a_frame_of_something_else_is_refused_with_the_columns_it_lacks() -> None:
-    frame = to_frame([interaction()]).drop("attempts").with_columns(pl.lit(1).alias("mode"))
+def test_a_frame_of_something_else_is_refused_with_the_columns_it_lacks(tmp_path: Path) -> None:
+    frame = frame_of(tmp_path, interaction()).drop("attempts").with_columns(pl.lit(1).alias("mode"))
     with pytest.raises(DataError, match="missing, or of another type: mode, attempts"):
         next(from_frame(frame))
 
 
-def test_a_row_that_is_no_interaction_is_an_error_with_its_field() -> None:
-    frame = to_frame([interaction()]).with_columns(pl.lit("sometimes").alias("mode"))
+def test_a_row_that_is_no_interaction_is_an_error_with_its_field(tmp_path: Path) -> None:
+    frame = frame_of(tmp_path, interaction()).with_columns(pl.lit("sometimes").alias("mode"))
     with pytest.raises(RecordError, match="mode"):
         next(from_frame(frame))
 
 
-def test_an_integer_beyond_64_bits_is_an_error_and_not_another_number() -> None:
+def test_an_integer_beyond_64_bits_is_an_error_and_not_another_number(tmp_path: Path) -> None:
     stored = {"schema_hash": "x", "dense": [], "ids": [2**63], "counts": []}
     with pytest.raises(DataError, match="does not fit"):
-        to_frame([interaction(features=stored)])
+        frame_of(tmp_path, interaction(features=stored))
 
 
 def test_a_log_larger_than_a_row_group_is_written_in_several_and_read_in_batches(

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router_ml.schema import Attempt, Feedback, Interaction, Verdict
-from router_ml_training.labels import Evidence, evidence_of, thin_rule_refusals
+from router_ml_training.labels import Evidence, evidence_of, thin_retries, thin_rule_refusals
+from router_ml_training.reliability import NOISY_SOURCES, SILENT
 
 TIERS = ("small", "medium", "large")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -141,7 +142,7 @@ def test_only_a_live_tier_ran_because_a_cheaper_one_was_refused(mode: str) -> No
 def test_a_verifier_labels_nothing_and_its_opinion_is_kept() -> None:
     found = evidence(attempt("small", verdict("verifier", False, 0.1)), attempt("large", GOOD))
     assert np.isnan(found.quality[0])
-    assert found.opinions[0].tolist() == [-1, 0, -1, -1]
+    assert found.opinions[0].tolist() == [-1, 0, -1, -1, -1]
     assert found.escalated.tolist() == [False, False, True]
     assert found.settled.tolist() == [False, False, True]
 
@@ -149,7 +150,7 @@ def test_a_verifier_labels_nothing_and_its_opinion_is_kept() -> None:
 def test_what_every_source_said_is_kept_beside_what_settles_it() -> None:
     verdicts = (verdict("rule", False), verdict("verifier", True, 0.7), verdict("judge", None, 0.4))
     found = evidence(attempt("small", *verdicts), feedback=(said("user", True), said("human", False, after_s=5)))
-    assert found.opinions[0].tolist() == [0, 1, 1, 0]
+    assert found.opinions[0].tolist() == [0, 1, -1, 1, 0]
     assert found.quality[0] == 0.0
     assert found.settled[0]
     assert not found.rule_only[0]
@@ -248,3 +249,45 @@ def test_a_rule_refusal_says_nothing_where_nobody_judged_the_other_answers_of_th
     kept = thin_rule_refusals(quality, np.ones((4, 1), np.bool_), rule_only, stratum, np.full((4, 1), 0.5))
     assert np.isnan(kept[0, 0])
     assert kept[2:, 0].tolist() == [0.0, 1.0]
+
+
+RETRY = NOISY_SOURCES.index("retry")
+
+
+def test_asking_again_labels_nothing_and_is_kept_as_an_opinion() -> None:
+    found = evidence(attempt("small"), feedback=(said("retry", False, key="retry"),))
+    assert math.isnan(found.quality[0])
+    assert found.opinions[0, RETRY] == 0
+    assert not found.rule_only[0]
+    satisfied = evidence(attempt("small"), feedback=(said("retry", True),))
+    assert satisfied.opinions[0, RETRY] == SILENT
+
+
+def test_who_asks_again_and_then_says_that_it_was_good_is_believed() -> None:
+    feedback = (said("user", True), said("retry", False, after_s=5.0))
+    assert evidence(attempt("small"), feedback=feedback).quality[0] == 1.0
+
+
+def opinions_of(retried: np.ndarray) -> np.ndarray:
+    opinions = np.full((len(retried), 1, len(NOISY_SOURCES)), SILENT, np.int8)
+    opinions[retried, 0, RETRY] = 0
+    return opinions
+
+
+def test_retries_are_kept_as_seldom_as_other_answers_are_judged() -> None:
+    rng = np.random.default_rng(0)
+    n = 20_000
+    retried, known = rng.random(n) < 0.1, rng.random(n) < 0.2
+    answered, draw = np.ones((n, 1), np.bool_), rng.random((n, 1))
+    kept = thin_retries(opinions_of(retried), known[:, None], answered, np.zeros(n, np.int64), draw)
+    assert (kept[retried, 0, RETRY] == 0).mean() == pytest.approx(0.2, abs=0.03)
+    assert (kept[~retried] == SILENT).all()
+
+
+def test_retries_say_nothing_where_nobody_judged_anything() -> None:
+    retried = np.array([True, False, True])
+    nobody, everyone = np.zeros((3, 1), np.bool_), np.ones((3, 1), np.bool_)
+    stratum = np.zeros(3, np.int64)
+    assert (thin_retries(opinions_of(retried), nobody, everyone, stratum, np.zeros((3, 1))) == SILENT).all()
+    # Nor where only the decision was asked for: who did not ask again is not in the log at all.
+    assert (thin_retries(opinions_of(retried), nobody, nobody, stratum, np.zeros((3, 1))) == SILENT).all()

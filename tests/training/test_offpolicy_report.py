@@ -17,21 +17,6 @@ from router_ml_training.simulate.behaviours import LogOptions
 from router_ml_training.simulate.outcomes import OutcomeTable, outcome_table
 from router_ml_training.simulate.policies import simulate_log
 
-CONFIG = """
-models_dir = "models"
-[[tiers]]
-name = "small"
-model = "mini"
-input_usd_per_mtok = 0.15
-output_usd_per_mtok = 0.6
-[[tiers]]
-name = "large"
-model = "maxi"
-input_usd_per_mtok = 2.5
-output_usd_per_mtok = 10.0
-[training]
-learners = ["constant", "linear"]
-"""
 N = 700
 
 
@@ -56,12 +41,12 @@ def table(world: Any) -> OutcomeTable:
 
 
 @pytest.fixture(scope="module")
-def home(world: Any, table: OutcomeTable, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(world: Any, config: str, table: OutcomeTable, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a trained bundle, and logs of three policies on one workload."""
     folder = tmp_path_factory.mktemp("offpolicy")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        (folder / "router.toml").write_text(CONFIG)
+        (folder / "router.toml").write_text(config)
         write(folder / "train.jsonl", world.log(500))
         assert main(["train", "train.jsonl", "--no-mlflow", "--promote"]) == 0
     for policy in ("uniform", "cascade", "full"):

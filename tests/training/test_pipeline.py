@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import helper, numpy_helper
 
 from router_ml.bundle import load_bundle
 from router_ml.errors import BundleCorrupt, BundleMismatch, DataError, ParityError
@@ -83,10 +84,10 @@ def test_from_a_log_to_a_bundle_in_service_and_a_worse_one_kept_out(world: Any, 
     assert f"worse than {first.version}" in report.reason
     after = files(tmp_path / "models")
     assert after["champion"] == before["champion"] == f"{first.version}\n".encode()
-    assert after["history.jsonl"] == before["history.jsonl"]
+    assert after["switches.jsonl"] == before["switches.jsonl"]
     assert shelf.champion() == first.version
     assert {entry.version for entry in shelf.versions()} == {first.version, second.version}
-    assert json.loads(before["history.jsonl"])["reason"] == "there is no champion yet"
+    assert json.loads(before["switches.jsonl"])["reason"] == "there is no champion yet"
 
 
 def test_the_same_data_make_the_same_bundle_but_for_its_name(world: Any, tmp_path: Path) -> None:
@@ -127,8 +128,11 @@ class _Damaged:
 
     def __call__(self, adequacy: AdequacyModel, tokens: TokenModel) -> bytes:
         model = onnx.load_from_string(self._true(adequacy, tokens))
-        (concat,) = [node for node in model.graph.node if node.op_type == "Concat"]
-        concat.input[:] = list(reversed(concat.input))
+        (last,) = [node for node in model.graph.node if "adequacy" in node.output]
+        last.op_type = "Gather"
+        last.attribute.append(helper.make_attribute("axis", 1))
+        last.input.append("swapped")
+        model.graph.initializer.append(numpy_helper.from_array(np.array([1, 0]), "swapped"))
         return bytes(model.SerializeToString())
 
 

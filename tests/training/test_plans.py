@@ -53,7 +53,7 @@ def test_rows_go_where_the_router_would_send_them(seed: int, price: float, sprea
     adequacy, posterior = rng.random((5, 3)), rng.random((5, 3, 3))
     cost = np.tile(ladder.costs_usd(10_000.0, np.zeros(3)), (5, 1))
     taken = act(Judged(adequacy, cost, posterior, spreads), price)
-    knobs = Knobs(0.97, price, 0.0, 2, "t2", "t2", spread=spreads)
+    knobs = Knobs(0.97, price, 0.0, 2, "t2", "t2", spread=tuple(map(tuple, spreads.tolist())))
     for i in range(5):
         scores = Scores(adequacy[i], np.zeros(3), 10_000.0)
         choice = decide(

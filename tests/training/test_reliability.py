@@ -9,10 +9,11 @@ from router_ml_training.reliability import NOISY_SOURCES, SILENT, measure_reliab
 
 JUDGE, USER = NOISY_SOURCES.index("judge"), NOISY_SOURCES.index("user")
 VERIFIER, RULE = NOISY_SOURCES.index("verifier"), NOISY_SOURCES.index("rule")
+RETRY = NOISY_SOURCES.index("retry")
 
 
 def silence(n: int) -> np.ndarray:
-    return np.full((n, 1, 4), SILENT, np.int8)
+    return np.full((n, 1, len(NOISY_SOURCES)), SILENT, np.int8)
 
 
 def judged(n: int, sensitivity: float, specificity: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -31,7 +32,7 @@ def test_a_judge_is_measured_on_what_people_judged_too() -> None:
     assert found.sensitivity[JUDGE] == pytest.approx(0.9, abs=0.02)
     assert found.specificity[JUDGE] == pytest.approx(0.7, abs=0.02)
     assert not found.measured[USER]
-    assert found.overlap.tolist() == [0, 0, 0, 5000]
+    assert found.overlap.tolist() == [0, 0, 0, 0, 5000]
 
 
 def test_few_common_answers_leave_trust_as_it_was() -> None:
@@ -97,3 +98,40 @@ def test_a_refusal_that_was_thinned_away_is_no_evidence() -> None:
     reliability = measure_reliability(opinions, truth, np.ones((200, 1), bool))
     thinned = np.full((200, 1), np.nan)
     assert np.isnan(soften(thinned, np.zeros((200, 1), bool), opinions, reliability)).all()
+
+
+def test_asking_again_is_weak_evidence_against_an_answer_until_it_is_measured() -> None:
+    opinions = silence(2)
+    opinions[0, 0, RETRY] = 0
+    unknown, nobody = np.full((2, 1), np.nan), np.zeros((2, 1), bool)
+    soft = soften(unknown, nobody, opinions, measure_reliability(opinions, unknown, ~nobody))
+    assert soft[0, 0] == pytest.approx(1 / 3)
+    assert np.isnan(soft[1, 0])
+
+
+def test_a_few_retries_among_many_judged_answers_do_not_look_like_certainty() -> None:
+    truth = np.repeat([1.0, 0.0], 1000)[:, None]
+    opinions = silence(2000)
+    opinions[1000:1010, 0, RETRY] = 0
+    found = measure_reliability(opinions, truth, np.ones((2000, 1), bool))
+    assert not found.measured[RETRY]
+    assert (found.sensitivity[RETRY], found.specificity[RETRY]) == (0.95, 0.10)
+
+
+def test_retries_that_people_judged_too_are_worth_what_they_were_worth() -> None:
+    truth = np.repeat([1.0, 0.0], 1000)[:, None]
+    opinions = silence(2000)
+    opinions[:100, 0, RETRY] = 0  # after 10 % of the good answers, and 40 % of the bad ones
+    opinions[1000:1400, 0, RETRY] = 0
+    found = measure_reliability(opinions, truth, np.ones((2000, 1), bool))
+    assert found.measured[RETRY]
+    assert found.overlap[RETRY] == 500
+    assert found.likelihood(opinions[0, 0]) == pytest.approx(0.1 / 0.5, abs=0.01)
+
+
+def test_what_a_trusted_source_said_is_not_questioned_by_asking_again() -> None:
+    opinions = silence(1)
+    opinions[0, 0, [RETRY, USER]] = (0, 1)
+    nobody = np.zeros((1, 1), bool)
+    reliability = measure_reliability(opinions, np.full((1, 1), np.nan), ~nobody)
+    assert np.isnan(soften(np.ones((1, 1)), nobody, opinions, reliability)).all()

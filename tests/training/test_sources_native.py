@@ -12,7 +12,7 @@ import pytest
 from router_ml.errors import DataError, UnknownName
 from router_ml.ladder import Ladder, Tier
 from router_ml.schema import Interaction, parse_interaction
-from router_ml_training.frames import to_frame, write_parquet
+from router_ml_training.frames import write_parquet
 from router_ml_training.sources import SOURCES, Reject, SourceOptions, files
 from router_ml_training.sources.native import read
 
@@ -179,7 +179,8 @@ def test_parquet_nested_as_the_json_is_read_too(tmp_path: Path) -> None:
 
 
 def test_a_bad_row_of_a_parquet_file_is_rejected_with_its_number(tmp_path: Path) -> None:
-    frame = to_frame(log_of(0, 1)).with_columns(pl.Series("mode", ["live", "sometimes"]))
+    write_parquet(tmp_path / "whole.parquet", log_of(0, 1))
+    frame = pl.read_parquet(tmp_path / "whole.parquet").with_columns(pl.Series("mode", ["live", "sometimes"]))
     frame.with_columns(pl.col("ts").cast(pl.Datetime("ns", "UTC"))).write_parquet(tmp_path / "log.parquet")
     good, bad = read(str(tmp_path / "log.parquet"), OPTIONS)
     assert good == log_of(0)[0]

@@ -40,16 +40,15 @@ class Bumps:
         """Return features (n, R) of standardised columns (n, D); their inner products are close to the kernel."""
         return (self._kernel(scaled) @ self.mix.astype(np.float64)).astype(np.float32)
 
-    def draw(self, graph: GraphBuilder, scaled: str) -> str:
-        """Add the nodes that compute the features from the standardised columns."""
-        axis = graph.constant(np.array([1], np.int64))
-        own = graph.add("ReduceSum", graph.add("Mul", scaled, scaled), axis, keepdims=1)
-        centres = self.centres.astype(np.float64)
-        theirs = graph.constant((centres * centres).sum(axis=1)[None, :].astype(np.float32))
-        cross = graph.add("MatMul", scaled, graph.constant((-2.0 * centres.T).astype(np.float32)))
-        distance = graph.add("Relu", graph.add("Add", graph.add("Add", own, theirs), cross))
-        kernel = graph.add("Exp", graph.add("Mul", distance, graph.scalar(-self.rate)))
-        return graph.add("MatMul", kernel, graph.constant(self.mix))
+    def draw_kernel(self, graph: GraphBuilder, scaled: str) -> str:
+        """Add the nodes that compute the kernel's values (n, R); times `mix` they are the features."""
+        centres, rate = self.centres.astype(np.float64), self.rate
+        theirs = graph.constant((-rate * (centres * centres).sum(axis=1)[None, :]).astype(np.float32))
+        cross = graph.add("Gemm", scaled, graph.constant((2.0 * rate * centres.T).astype(np.float32)), theirs)
+        # A request's own square, the same for every centre, as one more product: there is no cheaper way in the graph.
+        same = graph.constant(np.full(centres.T.shape, -rate, np.float32))
+        decay = graph.add("Gemm", graph.add("Mul", scaled, scaled), same, cross)
+        return graph.add("Exp", graph.add("Min", decay, graph.scalar(0.0)))
 
     def _kernel(self, scaled: F32) -> F64:
         x, centres = scaled.astype(np.float64), self.centres.astype(np.float64)

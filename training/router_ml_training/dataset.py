@@ -17,7 +17,7 @@ from router_ml.features import N_BUCKETS, FeatureBatch, Features, featurize, fro
 from router_ml.schema import Interaction
 from router_ml_training.answers import AnswerCollector, Answers, joined_answers, no_answers
 from router_ml_training.columns import Bags, Columns
-from router_ml_training.labels import Evidence, evidence_of, thin_rule_refusals
+from router_ml_training.labels import Evidence, evidence_of, thin_retries, thin_rule_refusals
 from router_ml_training.reliability import measure_reliability, soften
 
 __all__ = ["Dataset", "build_dataset", "joined"]
@@ -204,7 +204,8 @@ def _outcomes(known: Evidence, stratum: NDArray[np.int64], draw: F64) -> tuple[F
     # Who asked for the decision only and tells us afterwards has an answer too, though no attempt.
     truth = np.where(known.settled, known.quality, np.nan)
     reliability = measure_reliability(known.opinions, truth, known.answered | known.settled)
-    return quality, soften(quality, known.settled, known.opinions, reliability)
+    opinions = thin_retries(known.opinions, ~np.isnan(quality), known.answered, stratum, draw)
+    return quality, soften(quality, known.settled, opinions, reliability)
 
 
 def _refuse_unlearnable(dataset: Dataset, *, broken: bool) -> None:

@@ -20,12 +20,14 @@ from router_ml_training.landmarks import MAX_ROWS, sampled
 from router_ml_training.latent import Latent, fit_latent
 from router_ml_training.onnx_graph import GraphBuilder
 
-__all__ = ["Design", "Encoder", "fit_encoder"]
+__all__ = ["METADATA_WEIGHT", "SHORTEST_TEXT", "Design", "Encoder", "fit_encoder"]
 
 F32: TypeAlias = NDArray[np.float32]
 
 # A whole text has length 1 after scaling; one metadata fact weighs as much as a salient word of a short text.
-_METADATA_WEIGHT = 0.5
+METADATA_WEIGHT = 0.5
+# The length that a text without a known word is divided by.
+SHORTEST_TEXT = 1e-6
 # Standardised columns are cut here, so that one absurd value cannot outvote everything else.
 _CLIP = 4.0
 
@@ -79,13 +81,15 @@ class Encoder:
         """Name the tensors that heads use.
 
         `scaled` (n, D) are the standardised columns, NaN standing for the mean; `weights` (n, L) are the word and
-        metadata weights, aligned with `ids`; `curved` (n, R) and `latent` (n, k) are the bumps and the coordinates.
+        metadata weights, aligned with `ids`; `kernel` (n, R) are the bumps, `curved` (n, R) their features and `latent`
+        (n, k) the coordinates.
         """
         bumps, latent = self.bumps, self.latent
         graph.define("scaled", lambda: self._draw_scaled(graph))
         graph.define("weights", lambda: self._draw_weights(graph))
         if bumps is not None:
-            graph.define("curved", lambda: bumps.draw(graph, graph.named("scaled")))
+            graph.define("kernel", lambda: bumps.draw_kernel(graph, graph.named("scaled")))
+            graph.define("curved", lambda: graph.add("MatMul", graph.named("kernel"), graph.constant(bumps.mix)))
         if latent is not None:
             graph.define("latent", lambda: latent.draw(graph, graph.named("weights")))
 
@@ -99,15 +103,16 @@ class Encoder:
         is_text = text.indices < N_TEXT_BUCKETS
         values = text.data * self.idf[text.indices]
         squares = csr_array((values * values, text.indices, text.indptr), shape=text.shape)
-        norms = np.sqrt(np.maximum(np.asarray(squares.sum(axis=1)).ravel(), 1e-12)).astype(np.float32)
+        norms = np.sqrt(np.maximum(np.asarray(squares.sum(axis=1)).ravel(), SHORTEST_TEXT**2)).astype(np.float32)
         per_value = np.repeat(norms, np.diff(text.indptr))
-        weights = np.where(is_text, values / per_value, text.data * np.float32(_METADATA_WEIGHT))
+        weights = np.where(is_text, values / per_value, text.data * np.float32(METADATA_WEIGHT))
         return csr_array((weights.astype(np.float32), text.indices, text.indptr), shape=text.shape)
 
     def _draw_scaled(self, graph: GraphBuilder) -> str:
-        centred = graph.add("Sub", "dense", graph.constant(self.mean))
-        scaled = graph.add("Div", centred, graph.constant(self.scale))
-        known = graph.add("Where", graph.add("IsNaN", scaled), graph.scalar(0.0), scaled)
+        factors = (1.0 / self.scale.astype(np.float64)).astype(np.float32)
+        scaled = graph.add("Scaler", "dense", domain="ai.onnx.ml", offset=self.mean.tolist(), scale=factors.tolist())
+        missing = {"imputed_value_floats": [0.0], "replaced_value_float": float("nan")}
+        known = graph.add("Imputer", scaled, domain="ai.onnx.ml", **missing)
         return graph.add(
             "Clip", known, graph.constant(np.array(-_CLIP, np.float32)), graph.constant(np.array(_CLIP, np.float32))
         )
@@ -115,10 +120,9 @@ class Encoder:
     def _draw_weights(self, graph: GraphBuilder) -> str:
         values = graph.add("Mul", "counts", graph.add("Gather", graph.constant(self.idf), "ids"))
         axis = graph.constant(np.array([1], np.int64))
-        energy = graph.add("ReduceSum", graph.add("Mul", values, values), axis, keepdims=1)
-        norm = graph.add("Sqrt", graph.add("Max", energy, graph.scalar(1e-12)))
+        norm = graph.add("Max", graph.add("ReduceL2", values, axis, keepdims=1), graph.scalar(SHORTEST_TEXT))
         is_metadata = graph.add("GreaterOrEqual", "ids", graph.constant(np.array([N_TEXT_BUCKETS], np.int64)))
-        metadata = graph.add("Mul", "counts", graph.scalar(_METADATA_WEIGHT))
+        metadata = graph.add("Mul", "counts", graph.scalar(METADATA_WEIGHT))
         return graph.add("Where", is_metadata, metadata, graph.add("Div", values, norm))
 
 

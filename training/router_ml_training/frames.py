@@ -21,7 +21,6 @@ __all__ = [
     "from_frame",
     "read_batches",
     "read_parquet",
-    "to_frame",
     "to_records",
     "write_parquet",
 ]
@@ -91,19 +90,6 @@ INTERACTION_SCHEMA = pl.Schema(_INTERACTION)
 _ROWS_AT_ONCE = 64
 _GROUP_BYTES = 32 * 2**20
 _GROUP_ROWS = 50_000
-
-
-def to_frame(interactions: Sequence[Interaction]) -> pl.DataFrame:
-    """Return one row per interaction, with the columns of `INTERACTION_SCHEMA`.
-
-    Raises:
-        DataError: When an integer does not fit into 64 bits.
-    """
-    schema = _arrow_schema()
-    chunks = [interactions[i : i + _ROWS_AT_ONCE] for i in range(0, len(interactions), _ROWS_AT_ONCE)]
-    frame = pl.from_arrow(pa.concat_tables([_to_table(chunk, schema) for chunk in chunks or [()]]))
-    assert isinstance(frame, pl.DataFrame)  # noqa: S101  a table never becomes a Series
-    return frame
 
 
 def from_frame(frame: pl.DataFrame) -> Iterator[Interaction]:

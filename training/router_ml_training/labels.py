@@ -1,7 +1,8 @@
 """Attempts and feedback -> what is known about each tier's adequacy for one request.
 
 Untried is unknown. An infrastructure error is no evidence. A rule that finds nothing wrong proves nothing. A verifier's
-verdict is the router's own opinion: it is kept as an opinion and is never an outcome.
+verdict is the router's own opinion, and who asks again only seems to be dissatisfied: both are kept as opinions and are
+never an outcome.
 """
 
 from __future__ import annotations
@@ -15,17 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router_ml.schema import DECIDED_TIER, Feedback, Interaction, Verdict, VerdictSource
-from router_ml_training.reliability import NOISY_SOURCES, SILENT
+from router_ml_training.reliability import HINTS, NOISY_SOURCES, SILENT
 
-__all__ = ["Evidence", "evidence_of", "thin_rule_refusals"]
+__all__ = ["Evidence", "evidence_of", "thin_retries", "thin_rule_refusals"]
 
 F64: TypeAlias = NDArray[np.float64]
 
 # Who is believed when sources disagree: a higher rank overrules a lower one, later words overrule earlier ones.
-_RANK: dict[VerdictSource, int] = {"rule": 0, "verifier": 1, "user": 2, "judge": 3, "check": 4, "human": 4}
+_RANK: dict[VerdictSource, int] = {"rule": 0, "user": 1, "judge": 2, "check": 3, "human": 3}
 _SETTLES = _RANK["check"]
-# These look at the answer alone: what they refuse is bad, what they let pass is merely not obviously bad.
-_ONE_SIDED: frozenset[VerdictSource] = frozenset({"rule"})
+# These only ever refuse: what they let pass is merely not obviously bad.
+_ONE_SIDED: frozenset[VerdictSource] = frozenset({"rule", "retry"})
+_RETRY = NOISY_SOURCES.index("retry")
 # From here on a graded opinion counts as "good", as everywhere an outcome is taken for a yes or a no.
 _GOOD = 0.5
 
@@ -37,7 +39,7 @@ class Evidence:
     `quality` (K,) in [0, 1], NaN where unknown. `escalated` (K,) is true where the tier ran *because* a cheaper one
     was judged inadequate, so that its outcome is known only for requests that are hard for the cheaper one.
     `answered` (K,) are the tiers that answered, `rule_only` (K,) those whose failure a rule alone has found, `settled`
-    (K,) those whose outcome comes from a person or a check. `opinions` (K, 4) int8 is what each of the other sources
+    (K,) those whose outcome comes from a person or a check. `opinions` (K, 5) int8 is what each of the other sources
     said, 1 good, 0 bad, -1 nothing. `cost_usd` and `output_tokens` (K,) are NaN for tiers that did not answer.
     """
 
@@ -115,15 +117,49 @@ def thin_rule_refusals(
     Returns:
         The outcomes that are left, (n, K).
     """
-    kept = quality.copy()
-    judged = answered & ~rule_only & ~np.isnan(quality)
+    share = _judged_share(answered & ~rule_only, ~np.isnan(quality), stratum, where_none=1.0)
+    return np.where(rule_only & (draw >= share), np.nan, quality)
+
+
+def thin_retries(
+    opinions: NDArray[np.int8],
+    known: NDArray[np.bool_],
+    answered: NDArray[np.bool_],
+    stratum: NDArray[np.int64],
+    draw: F64,
+) -> NDArray[np.int8]:
+    """Make retries as rare among the evidence as judgements of the other answers are.
+
+    Who is content does not ask again, and silence is no evidence. If every retry were, a likelihood of nothing but
+    complaints would push the tier down until all of its answers were bad, however weak each of them is.
+
+    Args:
+        opinions: As in `Evidence`, (n, K, 5).
+        known: Whether somebody judged the answer who is believed (n, K).
+        answered: Whether the tier answered (n, K).
+        stratum: Rows logged under one policy share a number (n,).
+        draw: One number in [0, 1) per cell (n, K), the same for the same request in every run.
+
+    Returns:
+        The opinions that are left, (n, K, 5).
+    """
+    retried = opinions[..., _RETRY] != SILENT
+    share = _judged_share(answered & ~retried, known, stratum, where_none=0.0)
+    kept = opinions.copy()
+    kept[..., _RETRY][retried & (draw >= share)] = SILENT
+    return kept
+
+
+def _judged_share(
+    others: NDArray[np.bool_], known: NDArray[np.bool_], stratum: NDArray[np.int64], *, where_none: float
+) -> F64:
+    """Return the share of `others` that are `known`, (n, K), alike within a stratum."""
+    share = np.full(others.shape, where_none)
     for number in np.unique(stratum):
         rows = stratum == number
-        for t in range(quality.shape[1]):
-            passed = int((answered & ~rule_only)[rows, t].sum())
-            share = judged[rows, t].sum() / passed if passed else 1.0
-            kept[rows & rule_only[:, t] & (draw[:, t] >= share), t] = np.nan
-    return kept
+        n = others[rows].sum(axis=0)
+        share[rows] = np.where(n > 0, (others & known)[rows].sum(axis=0) / np.maximum(n, 1), where_none)
+    return share
 
 
 def _nothing_known(n: int) -> Evidence:
@@ -146,7 +182,7 @@ def _judge(evidence: Evidence, i: int, judgements: Sequence[Verdict | Feedback])
             continue
         if judgement.source in NOISY_SOURCES:
             evidence.opinions[i, NOISY_SOURCES.index(judgement.source)] = value >= _GOOD
-        if judgement.source != "verifier" and _RANK[judgement.source] >= rank:
+        if judgement.source not in HINTS and _RANK[judgement.source] >= rank:
             evidence.quality[i], rank = value, _RANK[judgement.source]
     evidence.settled[i] = rank == _SETTLES
     return rank

@@ -54,6 +54,13 @@ class GraphBuilder:
         self._nodes.append(helper.make_node(operator, list(inputs), [name], domain=domain, **attributes))
         return name
 
+    def split(self, tensor: str, sizes: Sequence[int]) -> list[str]:
+        """Cut a tensor (n, C) into blocks of columns and return their names."""
+        names = [self._name("split") for _ in sizes]
+        width = self.constant(np.array(sizes, np.int64))
+        self._nodes.append(helper.make_node("Split", [tensor, width], names, axis=1))
+        return names
+
     def scalar(self, value: float) -> str:
         """Add a float32 constant of shape (1,)."""
         return self.constant(np.array([value], np.float32))

@@ -9,7 +9,7 @@ tier fails although the cheaper one does not. Where most requests were answered 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -30,6 +30,7 @@ from router_ml_training.dataset import Dataset
 from router_ml_training.encoder import Design, Encoder
 from router_ml_training.learners import linear
 from router_ml_training.learners.calibration import Platt, fit_platt
+from router_ml_training.learners.parts import HasParts, draw_logits
 from router_ml_training.learners.protocol import Fit, Head, Learner
 from router_ml_training.onnx_graph import GraphBuilder
 from router_ml_training.shared import fit_shared, one_outcome_each
@@ -100,9 +101,23 @@ class AdequacyModel:
     def add_to_graph(self, graph: GraphBuilder) -> str:
         """Add all heads, their calibration and the chain; return the tensor (n, K)."""
         self.encoder.define(graph)
+        parts = [
+            model.head.parts().calibrated(model.platt.slope, model.platt.shift)
+            for model in self.models
+            if isinstance(model.head, HasParts)
+        ]
+        if len(parts) == len(self.models):
+            rise = graph.add("Sigmoid", draw_logits(graph, self.encoder, parts))
+            if all(model.form != "chained" for model in self.models):
+                return rise
+            found = graph.split(rise, [1] * len(parts))
+        else:
+            found = [model.platt.add_to_graph(graph, model.head.add_to_graph(graph)) for model in self.models]
+        return self._draw_chain(graph, found)
+
+    def _draw_chain(self, graph: GraphBuilder, found: Sequence[str]) -> str:
         columns: list[str] = []
-        for model in self.models:
-            p = model.platt.add_to_graph(graph, model.head.add_to_graph(graph))
+        for model, p in zip(self.models, found, strict=True):
             if model.form == "chained":
                 cheaper, one = columns[-1], graph.scalar(1.0)
                 slip = model.slip.add_to_graph(graph, cheaper, p)

@@ -17,7 +17,7 @@ from router_ml_training.dataset import Dataset
 from router_ml_training.encoder import Design, Encoder
 from router_ml_training.evaluation.compare import standard_error
 from router_ml_training.landmarks import sampled
-from router_ml_training.learners.trees import TREE_PARAMETERS, Trees, read_trees
+from router_ml_training.learners.trees import TREE_PARAMETERS, Trees, draw_trees, read_trees
 from router_ml_training.onnx_graph import GraphBuilder
 from router_ml_training.splits import group_folds
 
@@ -78,14 +78,11 @@ class TokenModel:
         return np.minimum(np.exp(log), _MAX_TOKENS)
 
     def add_to_graph(self, graph: GraphBuilder) -> str:
-        """Add one product, the trees of each tier that has some, and the exponential; return the tensor (n, K)."""
-        product = graph.add("MatMul", graph.named("scaled"), graph.constant(self.weights))
-        log = graph.add("Add", product, graph.constant(self.intercept))
-        column = np.eye(len(self.intercept), dtype=np.float32)
-        for t, one in enumerate(self.grown):
-            if one is not None:
-                mine = graph.add("Mul", one.trees.add_to_graph(graph), graph.constant(column[t : t + 1]))
-                log = graph.add("Add", log, mine)
+        """Add one product, the trees of the tiers that have some, and the exponential; return the tensor (n, K)."""
+        log = graph.add("Gemm", graph.named("scaled"), graph.constant(self.weights), graph.constant(self.intercept))
+        if any(one is not None for one in self.grown):
+            trees = draw_trees(graph, [None if one is None else one.trees for one in self.grown])
+            log = graph.add("Add", log, trees)
         return graph.add("Min", graph.add("Exp", log), graph.scalar(_MAX_TOKENS))
 
 

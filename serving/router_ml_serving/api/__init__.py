@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from fastapi.routing import APIRoute
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from router_ml.registry import Registry
+from router_ml_serving.api.openapi import answers
+from router_ml_serving.front import Endpoint
 from router_ml_serving.service import Service
 
 __all__ = ["ROUTERS", "RawRoute", "json_body", "raw_route"]
-
-Endpoint = Callable[[Request], Awaitable[Response]]
 
 ROUTERS: Registry[Callable[[Service], list[APIRoute]]] = Registry(
     "endpoint",
     {
         "route": "router_ml_serving.api.route:routes",
         "chat": "router_ml_serving.api.chat:routes",
+        "messages": "router_ml_serving.api.messages:routes",
+        "responses": "router_ml_serving.api.responses:routes",
         "feedback": "router_ml_serving.api.feedback:routes",
         "models": "router_ml_serving.api.models:routes",
         "health": "router_ml_serving.api.health:routes",
@@ -44,7 +45,14 @@ class RawRoute(APIRoute):
         self.app = app
 
 
-def raw_route(method: str, path: str, endpoint: Endpoint, *, body: dict[str, Any] | None = None) -> RawRoute:
+def raw_route(
+    method: str,
+    path: str,
+    endpoint: Endpoint,
+    *,
+    body: dict[str, Any] | None = None,
+    responses: dict[int | str, dict[str, Any]] | None = None,
+) -> RawRoute:
     """Return one route.
 
     Args:
@@ -52,9 +60,11 @@ def raw_route(method: str, path: str, endpoint: Endpoint, *, body: dict[str, Any
         path: URL path.
         endpoint: What answers; its docstring is the description.
         body: JSON schema of the request body for the OpenAPI document, if it takes one.
+        responses: What it answers, for the OpenAPI document (`openapi.answers`).
     """
     extra = {"requestBody": {"required": True, "content": {"application/json": {"schema": body}}}} if body else None
-    return RawRoute(path, endpoint, methods=[method], openapi_extra=extra, response_class=Response)
+    said = responses or answers()
+    return RawRoute(path, endpoint, methods=[method], openapi_extra=extra, response_model=None, responses=said)
 
 
 def json_body(required: list[str], **properties: dict[str, Any]) -> dict[str, Any]:

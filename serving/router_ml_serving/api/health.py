@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from router_ml.router import Router
 from router_ml_serving.api import raw_route
+from router_ml_serving.api.openapi import answers, object_with
 from router_ml_serving.service import Service
 
 __all__ = ["routes"]
@@ -45,12 +46,14 @@ def routes(service: Service) -> list[APIRoute]:
         version = service.holder.current.bundle.version
         return _json({"uptime_s": uptime_s, "policy_version": version, **service.telemetry.stats()})
 
+    ready = answers(reply=object_with("ready", "policy_version"))
+    ready[503] = {**ready[200], "description": "Not yet, or no longer"}
     return [
-        raw_route("GET", "/healthz", healthz),
-        raw_route("GET", "/readyz", readyz),
-        raw_route("GET", "/metrics", metrics),
-        raw_route("GET", "/v1/policy", policy),
-        raw_route("GET", "/v1/stats", stats),
+        raw_route("GET", "/healthz", healthz, responses=answers(reply=object_with("status"))),
+        raw_route("GET", "/readyz", readyz, responses=ready),
+        raw_route("GET", "/metrics", metrics, responses=answers(kind="text/plain")),
+        raw_route("GET", "/v1/policy", policy, responses=answers(401, reply=object_with("version", "tiers"))),
+        raw_route("GET", "/v1/stats", stats, responses=answers(401, reply=object_with("uptime_s", "policy_version"))),
     ]
 
 

@@ -2,49 +2,117 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import orjson
 from fastapi.routing import APIRoute
 from starlette.requests import Request
-from starlette.responses import Response
 
+from router_ml.errors import RequestError, RouterError
 from router_ml.ladder import Ladder
 from router_ml.schema import Decision
 from router_ml_serving.api import json_body, raw_route
-from router_ml_serving.service import Service, now_s
-from router_ml_serving.wire import parse_json, read_chat
+from router_ml_serving.api.openapi import answers, object_with
+from router_ml_serving.front import JsonReply
+from router_ml_serving.service import Admitted, Service, now_s
+from router_ml_serving.wire import Chat, parse_json, read_chat
 
 __all__ = ["BODY", "decision_json", "routes"]
 
+Headers = list[tuple[bytes, bytes]]
 PATH = "/v1/route"
+_MAX_BATCH = 256
+# Decisions of a batch between two looks at other requests: about a millisecond.
+_UNINTERRUPTED = 8
+_PARTS = {"type": "array", "items": {"type": "object"}}
+_MESSAGE = object_with("role", role={"type": "string"}, content={"anyOf": [{"type": ["string", "null"]}, _PARTS]})
 BODY = json_body(
     ["messages"],
-    model={"type": "string", "default": "auto"},
-    messages={"type": "array", "minItems": 1, "items": {"type": "object"}},
+    model={"type": "string", "default": "auto", "examples": ["auto", "router-0.95"]},
+    messages={"type": "array", "minItems": 1, "items": _MESSAGE},
     tools={"type": "array", "items": {"type": "object"}},
     response_format={"type": "object"},
     max_tokens={"type": "integer", "minimum": 0},
     router={"type": "object", "description": "tenant, feature, use_case, session_id, quality"},
     metadata={"type": "object"},
 )
+_BODY_OR_BATCH: dict[str, Any] = {
+    "anyOf": [
+        BODY,
+        json_body(["requests"], requests={"type": "array", "minItems": 1, "maxItems": _MAX_BATCH, "items": BODY}),
+    ]
+}
+_DECISION = object_with("decision_id", "tier", "model", "models", "plan", "policy_version", "propensity", "reason")
+_ANSWERS = answers(
+    *(400, 401, 403, 404, 413, 429),
+    reply={"anyOf": [_DECISION, object_with("decisions", decisions={"type": "array", "items": _DECISION})]},
+)
 
 
 def routes(service: Service) -> list[APIRoute]:
     """Return the routes of this resource."""
 
-    async def decide(request: Request) -> Response:
-        """Decide which tier should answer a chat body, without calling it."""
+    async def decide(request: Request) -> JsonReply:
+        """Decide which tier should answer a chat body, or each of several (`requests`), without calling any."""
         started_s = now_s()
-        service.authorize(request)
-        chat = read_chat(parse_json(await service.read_body(request)), request.scope["headers"])
-        router = service.holder.current
-        decision = service.decide(chat, router, pin=False)
-        service.record(chat, decision, None, router, service.clock())
-        overhead_s = now_s() - started_s
-        service.telemetry.decision(decision, PATH, overhead_s)
-        answer = decision_json(decision, router.ladder, overhead_ms=overhead_s * 1e3)
-        return Response(orjson.dumps(answer), media_type="application/json")
+        headers = request.scope["headers"]
+        try:
+            caller = service.authorize(request)
+            body = parse_json(await service.read_body(request))
+            is_batch = "requests" in body
+            chats = (
+                _batch(body, headers, caller.tenant) if is_batch else [read_chat(body, headers, tenant=caller.tenant)]
+            )
+            admitted = service.admit(chats, caller)
+        except RouterError as error:
+            service.refused(error, PATH, headers)
+            raise
+        standing = tuple(
+            (name.encode(), value.encode()) for name, value in service.limits.headers(admitted[0].caller).items()
+        )
+        if not is_batch:
+            return JsonReply(orjson.dumps(_decided(service, admitted[0], headers, started_s)), standing)
+        decisions = []
+        for i, one in enumerate(admitted):
+            if i % _UNINTERRUPTED == 0:  # other requests come in between
+                await asyncio.sleep(0)
+            decisions.append(_decided(service, one, headers, now_s()))
+        return JsonReply(orjson.dumps({"decisions": decisions}), standing)
 
-    return [raw_route("POST", PATH, decide, body=BODY)]
+    return [raw_route("POST", PATH, decide, body=_BODY_OR_BATCH, responses=_ANSWERS)]
+
+
+def _decided(service: Service, admitted: Admitted, headers: Headers, started_s: float) -> dict[str, object]:
+    chat = admitted.chat
+    decided = service.decide(admitted, pin=False)
+    decision, ladder = decided.decision, decided.router.ladder
+    service.record(chat, decided, [])
+    service.limits.note(admitted.caller, (decision.tier,), ladder.names)
+    service.recall.decided(chat.request, decision, decided.input_tokens)
+    overhead_s = now_s() - started_s
+    service.telemetry.decision(decision, PATH, overhead_s)
+    if service.tracing is not None:
+        service.tracing.route(PATH, headers, chat, decision, started_s)
+    return decision_json(decision, ladder, overhead_ms=overhead_s * 1e3)
+
+
+def _batch(body: dict[str, Any], headers: Headers, tenant: str | None) -> list[Chat]:
+    # All of them are read before the first one is decided: a batch is recorded as a whole or not at all.
+    requests = body["requests"]
+    if not isinstance(requests, list) or not 1 <= len(requests) <= _MAX_BATCH:
+        raise RequestError(f"requests must be a list of 1 to {_MAX_BATCH} chat bodies", param="requests")
+    chats = []
+    for i, one in enumerate(requests):
+        where = f"requests[{i}]"
+        if not isinstance(one, dict):
+            raise RequestError(f"{where} must be an object, a chat body", param=where)
+        try:
+            chats.append(read_chat(one, headers, tenant=tenant))
+        except RequestError as error:
+            param = f"{where}.{error.param}" if error.param else where
+            raise RequestError(f"{where}: {error}", param=param) from error
+    return chats
 
 
 def decision_json(decision: Decision, ladder: Ladder, *, overhead_ms: float) -> dict[str, object]:
@@ -55,10 +123,11 @@ def decision_json(decision: Decision, ladder: Ladder, *, overhead_ms: float) -> 
         "tier": decision.tier,
         "model": decision.model,
         "models": [ladder.tier(name).model for name in (first, then) if name is not None],
-        "plan": {"first": first, "escalate_to": then},
+        "plan": {"first": first, "escalate_to": then, "judged": decision.judged},
         "policy_version": decision.policy_version,
         "adequacy": decision.adequacy,
         "expected_cost_usd": decision.expected_cost_usd,
+        "utility": decision.utility,
         "propensity": decision.propensity,
         "quality": decision.quality,
         "threshold": decision.threshold,

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     judgement.add_argument("--adequate", action="store_const", const=True, dest="adequate", help="it was good enough")
     judgement.add_argument("--inadequate", action="store_const", const=False, dest="adequate", help="it was not")
     judgement.add_argument("--score", type=float, help="how good it was, from 0 to 1")
-    parser.add_argument("--source", default="user", choices=["user", "judge", "human", "check", "verifier", "rule"])
+    parser.add_argument("--source", default="user", choices=["user", "judge", "human", "check"])
     parser.add_argument("--tier", help="whose answer was judged (default: the one that was given)")
     parser.add_argument("--reason", help="why, in one sentence")
     parser.add_argument("--key", help="name of this feedback; sent twice, it counts once")

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,6 +21,8 @@ from router_ml.errors import UsageError
 from router_ml.store import open_store
 from router_ml_serving import logs
 from router_ml_serving.app import CONFIG_ENV, create_app
+from router_ml_serving.auth import check_exposure
+from router_ml_serving.guard import GuardedProtocol
 from router_ml_serving.settings import ServingSettings, serving_settings
 
 __all__ = ["add_arguments", "run"]
@@ -49,14 +52,16 @@ def run(args: argparse.Namespace) -> int:
     given = {name: value for name in ("host", "port", "workers") if (value := getattr(args, name)) is not None}
     settings = serving_settings(config)
     settings = parse_section(ServingSettings, {**settings.model_dump(), **given}, where="command line", prefix="--")
-    logs.configure()
+    check_exposure(settings)
+    logs.configure(settings.log_level, settings.log_format)
     listener = _listen(settings)
     stop = _Stop()
     # With workers too: what is wrong is said once and here. A worker that cannot start is started again for ever.
     store = open_store(config.store.url)
     app = create_app(settings, config, store=store)
     if settings.workers == 1:
-        server = _Server(uvicorn.Config(app, **_options(settings)), stop)
+        served = logs.LogRequests(app) if settings.log_requests else app
+        server = _Server(uvicorn.Config(served, **_options(settings)), stop)
         server.run(sockets=[listener])
         return 0 if server.started else 1
     store.close()
@@ -108,11 +113,13 @@ def _options(settings: ServingSettings) -> dict[str, Any]:  # keyword arguments 
         "host": settings.host,
         "port": settings.port,
         "loop": "uvloop" if sys.platform != "win32" else "asyncio",
-        "http": "httptools",
+        "http": partial(GuardedProtocol, receive_s=settings.receive_s),
         "ws": "none",
         "lifespan": "on",
         "access_log": False,
         "server_header": False,
+        # Who asks is told by the key: nothing here looks at addresses, forwarded or not.
+        "proxy_headers": False,
         "log_config": None,
         "timeout_keep_alive": _KEEPALIVE_S,
         "timeout_graceful_shutdown": math.ceil(settings.drain_s),
@@ -137,5 +144,4 @@ def _listen(settings: ServingSettings) -> socket.socket:
 
 def _announce(listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
-    sys.stderr.write(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}\n")
-    sys.stderr.flush()
+    logs.announce(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}")

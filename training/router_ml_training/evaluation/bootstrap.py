@@ -5,7 +5,7 @@ A draw is a vector of multinomial counts. A curve under new counts keeps its ord
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.random import Generator
@@ -20,7 +20,6 @@ __all__ = [
     "DRAWS",
     "LEVEL",
     "curve_figures",
-    "gain_figures",
     "interval",
     "mean_figure",
     "resamples",
@@ -169,74 +168,31 @@ def curve_figures(
     """
     wanted = tuple(curve_metrics() if metrics is None else metrics)
     curve = curve_of(swept, outcomes)
-    drawn = _drawn({"": swept}, outcomes, wanted, rng=rng, draws=draws, groups=groups)
+    drawn = _drawn(swept, outcomes, wanted, rng=rng, draws=draws, groups=groups)
     figures = {}
     for metric in wanted:
         point = metric.of(curve)
         if point.value is not None and draws > 0:
-            low, high = interval(drawn[""][metric.name], level=level, better=metric.better)
+            low, high = interval(drawn[metric.name], level=level, better=metric.better)
             point = Figure(point.value, low, high)
         figures[metric.name] = point
     return figures
 
 
-def gain_figures(
-    challenger: Swept,
-    baseline: Swept,
-    outcomes: Outcomes,
-    *,
-    rng: Generator,
-    metrics: Sequence[CurveMetric] | None = None,
-    draws: int = DRAWS,
-    groups: ArrayLike | None = None,
-    level: float = LEVEL,
-) -> dict[str, Figure]:
-    """Challenger minus baseline in each metric, on the same requests and the same draws.
-
-    Args:
-        challenger: The policy that should be better.
-        baseline: The policy it is compared with.
-        outcomes: Known outcomes of the same requests.
-        rng: Source of the draws.
-        metrics: Which metrics; None means all of `curve_metrics()`.
-        draws: Draws in all.
-        groups: Session or template of each request, (n,).
-        level: Share of the draws inside the interval.
-    """
-    wanted = tuple(curve_metrics() if metrics is None else metrics)
-    pair = {"challenger": challenger, "baseline": baseline}
-    curves = {name: curve_of(swept, outcomes) for name, swept in pair.items()}
-    drawn = _drawn(pair, outcomes, wanted, rng=rng, draws=draws, groups=groups)
-    figures = {}
-    for metric in wanted:
-        new, old = (metric.of(curves[name]) for name in pair)
-        if new.value is None or old.value is None:
-            figures[metric.name] = Figure(None, reason=new.reason or old.reason)
-            continue
-        gains = drawn["challenger"][metric.name] - drawn["baseline"][metric.name]
-        low, high = interval(gains, level=level, better=metric.better) if draws > 0 else (None, None)
-        figures[metric.name] = Figure(new.value - old.value, low, high)
-    return figures
-
-
 def _drawn(
-    policies: Mapping[str, Swept],
+    swept: Swept,
     outcomes: Outcomes,
     metrics: Sequence[CurveMetric],
     *,
     rng: Generator,
     draws: int,
     groups: ArrayLike | None,
-) -> dict[str, dict[str, Floats]]:
-    """The value of each metric of each policy in every draw, each (draws,)."""
-    parts: dict[str, dict[str, list[Floats]]] = {name: {m.name: [] for m in metrics} for name in policies}
-    width = max((swept.knob.size for swept in policies.values()), default=0)
-    for weights in resamples(outcomes.n, rng=rng, draws=draws, groups=groups, width=width) if draws > 0 else ():
-        for name, swept in policies.items():
-            points = swept.trace(outcomes, weights)
-            for metric in metrics:
-                parts[name][metric.name].append(metric.values(points))
-    return {
-        name: {key: np.concatenate(chunks) if chunks else np.zeros(0) for key, chunks in values.items()}
-        for name, values in parts.items()
-    }
+) -> dict[str, Floats]:
+    """The value of each metric in every draw, each (draws,)."""
+    parts: dict[str, list[Floats]] = {metric.name: [] for metric in metrics}
+    batches = resamples(outcomes.n, rng=rng, draws=draws, groups=groups, width=swept.knob.size) if draws > 0 else ()
+    for weights in batches:
+        points = swept.trace(outcomes, weights)
+        for metric in metrics:
+            parts[metric.name].append(metric.values(points))
+    return {name: np.concatenate(chunks) if chunks else np.zeros(0) for name, chunks in parts.items()}

@@ -23,7 +23,6 @@ __all__ = [
     "cpt",
     "cs",
     "curve_metrics",
-    "pgr",
     "qnc",
     "quality_gap",
     "random_cs",
@@ -81,17 +80,10 @@ def curve_metrics(targets: tuple[float, ...] = TARGETS) -> tuple[CurveMetric, ..
     return (_GAP, _RATIO, _APGR, _cpt(0.5), _cpt(0.8), _AIQ, _ZERO_AIQ, *savings, _QNC)
 
 
-def pgr(curve: Curve) -> Floats:
-    """Performance gap recovered at each point, (m,): 0 is always-small, 1 is always-large; NaN without a gap.
-
-    Source: RouteLLM, arXiv 2406.18665, section 3.
-    """
-    recovered: Floats = _pgr(curve.points())[0]
-    return recovered
-
-
 def apgr(curve: Curve) -> Figure:
     """Mean PGR over every share k/n of large calls, by the trapezoid; a random router scores 0.5, an oracle may pass 1.
+
+    PGR, the performance gap recovered, is 0 for always the small tier, 1 for always the large one.
 
     Source: RouteLLM, arXiv 2406.18665, section 3; exact in the share instead of its ten bins.
     """

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router_ml_training.encoder import Design
-from router_ml_training.learners.protocol import Fit, Head
+from router_ml_training.learners.parts import LinearParts
+from router_ml_training.learners.protocol import Fit
 from router_ml_training.onnx_graph import GraphBuilder
 
 __all__ = ["ConstantHead", "learn", "one_sided"]
@@ -27,6 +28,10 @@ class ConstantHead:
         """Return the constant, shape (n,)."""
         return np.full(len(design), self.value)
 
+    def parts(self) -> LinearParts:
+        """Return the constant."""
+        return LinearParts(self.value)
+
     def add_to_graph(self, graph: GraphBuilder) -> str:
         """Add a column of the constant, as long as the batch."""
         first = graph.add(
@@ -41,7 +46,7 @@ class ConstantHead:
         return graph.add("Expand", graph.constant(np.array([[self.value]], np.float32)), shape)
 
 
-def learn(fit: Fit) -> Head:
+def learn(fit: Fit) -> ConstantHead:
     """Return the weighted average as a logit, shrunk by one pseudo-observation of 0.5."""
     rate = (float(fit.target @ fit.weight) + 0.5) / (float(fit.weight.sum()) + 1.0)
     return ConstantHead(float(np.log(rate / (1.0 - rate))))

@@ -7,7 +7,7 @@ point, the linear score, is cross-fitted, so that the trees do not learn from it
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,6 +18,8 @@ from router_ml_training.encoder import Design
 from router_ml_training.landmarks import sampled
 from router_ml_training.learners import linear
 from router_ml_training.learners.constant import ConstantHead
+from router_ml_training.learners.linear import LinearHead
+from router_ml_training.learners.parts import LinearParts
 from router_ml_training.learners.protocol import Fit, Head, Learner
 from router_ml_training.learners.trees import TREE_PARAMETERS, Trees, read_trees
 from router_ml_training.onnx_graph import GraphBuilder
@@ -45,7 +47,7 @@ _PARAMETERS: dict[str, Any] = {
 class BoostedHead:
     """The linear score plus the sum of the trees."""
 
-    base: Head
+    base: LinearHead
     booster: Any  # lightgbm.Booster
     trees: Trees
 
@@ -53,6 +55,10 @@ class BoostedHead:
         """Return the score, shape (n,), the trees summed by LightGBM itself."""
         raw: F64 = self.booster.predict(design.dense, raw_score=True)
         return self.base.logit(design) + raw
+
+    def parts(self) -> LinearParts:
+        """Return the linear head's parts, and the trees."""
+        return replace(self.base.parts(), trees=self.trees)
 
     def add_to_graph(self, graph: GraphBuilder) -> str:
         """Add the linear part, one tree ensemble, and their sum."""

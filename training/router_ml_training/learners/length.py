@@ -12,6 +12,7 @@ from router_ml.features import DENSE_NAMES
 from router_ml_training.encoder import Design
 from router_ml_training.learners import constant
 from router_ml_training.learners.logistic import logistic
+from router_ml_training.learners.parts import LinearParts
 from router_ml_training.learners.protocol import Fit, Head
 from router_ml_training.onnx_graph import GraphBuilder
 
@@ -33,6 +34,12 @@ class LengthHead:
         """Return the score, shape (n,)."""
         scores: F64 = self.intercept + self.slope * design.scaled[:, _COLUMN].astype(np.float64)
         return scores
+
+    def parts(self) -> LinearParts:
+        """Return the coefficient of the one column."""
+        dense = np.zeros(len(DENSE_NAMES), np.float32)
+        dense[_COLUMN] = self.slope
+        return LinearParts(self.intercept, dense=dense)
 
     def add_to_graph(self, graph: GraphBuilder) -> str:
         """Add the column times the slope, plus the intercept."""

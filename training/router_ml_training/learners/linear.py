@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from router_ml_training.encoder import Design
 from router_ml_training.learners import constant
+from router_ml_training.learners.constant import ConstantHead
 from router_ml_training.learners.encoding import TargetEncoding, encode_targets
 from router_ml_training.learners.logistic import logistic
-from router_ml_training.learners.protocol import Fit, Head
+from router_ml_training.learners.parts import LinearParts
+from router_ml_training.learners.protocol import Fit
 from router_ml_training.onnx_graph import GraphBuilder
 
 __all__ = ["LinearHead", "learn"]
@@ -45,6 +47,11 @@ class LinearHead:
         scores = scores + design.curved @ self.curved.astype(np.float64)
         return scores + self.history * self.encoding.column(design.words) + self.intercept
 
+    def parts(self) -> LinearParts:
+        """Return the coefficients; the encoding's with its own multiplied in."""
+        history = self.encoding.table * np.float32(self.history)
+        return LinearParts(self.intercept, self.words, self.dense, self.curved, history)
+
     def add_to_graph(self, graph: GraphBuilder) -> str:
         """Add a look-up of the word coefficients, products with the others, and their sum."""
         gathered = graph.add("Gather", graph.constant(self.words), "ids")
@@ -60,7 +67,7 @@ class LinearHead:
         return graph.add("Add", total, graph.scalar(self.intercept))
 
 
-def learn(fit: Fit) -> Head:
+def learn(fit: Fit) -> LinearHead | ConstantHead:
     """Fit on words, metadata, dense columns, bumps and encoded targets together."""
     design = fit.design
     encoding, history = encode_targets(fit)

@@ -6,7 +6,7 @@ values that sit on them. Rounded *down*, "value <= threshold" is the same for ev
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from router_ml.errors import ParityError
 from router_ml_training.onnx_graph import GraphBuilder
 
-__all__ = ["TREE_PARAMETERS", "Trees", "floor_float32", "read_trees"]
+__all__ = ["TREE_PARAMETERS", "Trees", "draw_trees", "floor_float32", "read_trees"]
 
 F32: TypeAlias = NDArray[np.float32]
 I64: TypeAlias = NDArray[np.int64]
@@ -48,33 +48,59 @@ class Trees:
 
     def add_to_graph(self, graph: GraphBuilder) -> str:
         """Add a TreeEnsembleRegressor over `dense` and return its output, shape (n, 1)."""
-        leaves = np.flatnonzero(self.is_leaf)
-        return graph.add(
-            "TreeEnsembleRegressor",
-            "dense",
-            domain="ai.onnx.ml",
-            n_targets=1,
-            aggregate_function="SUM",
-            post_transform="NONE",
-            nodes_treeids=self.tree.tolist(),
-            nodes_nodeids=self.node.tolist(),
-            nodes_featureids=self.feature.tolist(),
-            nodes_values=self.threshold.tolist(),
-            nodes_modes=["LEAF" if leaf else "BRANCH_LEQ" for leaf in self.is_leaf],
-            nodes_truenodeids=self.left.tolist(),
-            nodes_falsenodeids=self.right.tolist(),
-            nodes_missing_value_tracks_true=self.missing_left.tolist(),
-            target_treeids=self.tree[leaves].tolist(),
-            target_nodeids=self.node[leaves].tolist(),
-            target_ids=[0] * len(leaves),
-            target_weights=self.value[leaves].tolist(),
-        )
+        return draw_trees(graph, [self])
 
     @property
     def thresholds(self) -> list[tuple[int, float]]:
         """(feature, threshold) of every split: where the parity gate looks hardest."""
         splits = np.flatnonzero(~self.is_leaf)
         return list(zip(self.feature[splits].tolist(), self.threshold[splits].tolist(), strict=True))
+
+
+def draw_trees(graph: GraphBuilder, forests: Sequence[Trees | None], factors: Sequence[float] | None = None) -> str:
+    """Add one TreeEnsembleRegressor over `dense` for several sums of trees.
+
+    Args:
+        graph: The graph.
+        forests: The trees of every column of the output; None: a column of zeros.
+        factors: What each column is multiplied by; None: nothing.
+
+    Returns:
+        The tensor, (n, len(forests)).
+    """
+    columns = [(t, one) for t, one in enumerate(forests) if one is not None]
+    together = [one for _, one in columns]
+    # Trees are numbered on from forest to forest.
+    starts = np.cumsum([0, *(int(one.tree.max(initial=-1)) + 1 for one in together)])[:-1]
+    ids = np.concatenate([one.tree + start for one, start in zip(together, starts, strict=True)])
+    leaf = np.concatenate([one.is_leaf for one in together])
+    target = np.concatenate([np.full(len(one.tree), t) for t, one in columns])
+    times = np.ones(len(forests)) if factors is None else np.array(factors)
+    values = (np.concatenate([one.value for one in together]) * times[target]).astype(np.float32)
+    nodes = {
+        name: np.concatenate([getattr(one, name) for one in together]).tolist()
+        for name in ("node", "feature", "threshold", "left", "right", "missing_left")
+    }
+    return graph.add(
+        "TreeEnsembleRegressor",
+        "dense",
+        domain="ai.onnx.ml",
+        n_targets=len(forests),
+        aggregate_function="SUM",
+        post_transform="NONE",
+        nodes_treeids=ids.tolist(),
+        nodes_nodeids=nodes["node"],
+        nodes_featureids=nodes["feature"],
+        nodes_values=nodes["threshold"],
+        nodes_modes=["LEAF" if one else "BRANCH_LEQ" for one in leaf],
+        nodes_truenodeids=nodes["left"],
+        nodes_falsenodeids=nodes["right"],
+        nodes_missing_value_tracks_true=nodes["missing_left"],
+        target_treeids=ids[leaf].tolist(),
+        target_nodeids=np.array(nodes["node"])[leaf].tolist(),
+        target_ids=target[leaf].tolist(),
+        target_weights=values[leaf].tolist(),
+    )
 
 
 def floor_float32(value: float) -> np.float32:

@@ -1,57 +1,67 @@
-"""What a routing decision costs: in process, in yardsticks; over HTTP, beside an endpoint that does nothing.
+"""What routing costs: a decision in process, over HTTP, inside the whole proxy, and the footprint of the service.
 
-    python benchmarks/speed/route.py
+    python benchmarks/speed/run.py
 
-Prints a table and puts its figures in benchmarks/speed/results.json. Takes about a minute. Nothing else should run on
-the machine meanwhile: ratios bear a little of it, milliseconds do not.
+Prints a table and puts its figures in benchmarks/speed/results.json. Takes about six minutes. Nothing else should run
+on the machine meanwhile: ratios bear a little of it, milliseconds do not. LiteLLM is measured beside it when its
+command is named by --litellm, or found on the path.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.results_file import Row, goal_text, stamp, write_rows
-from benchmarks.speed import in_process, over_http
+from benchmarks.speed import footprint, in_process, over_http, proxying
 from benchmarks.speed.servers import CLIENT_CORE, SERVER_CORE, pinned
 from router_ml.bundle import default_bundle_path, load_bundle
 from router_ml.cli.output import table
 from router_ml.errors import BundleError
 
 RESULTS = Path(__file__).resolve().parent / "results.json"
+PARTS = ("in-process", "http", "proxy", "footprint")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description="Time a routing decision, in process and over HTTP; print a table and write results.json."
-    )
-    parser.add_argument("--rounds", type=int, default=5, help="rounds over both servers, at least 3 (default: 5)")
+    parser = argparse.ArgumentParser(description="Time routing; print a table and write results.json.")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds over the servers, at least 3 (default: 5)")
     parser.add_argument("--seconds", type=float, default=1.2, help="seconds of load a turn (default: 1.2)")
-    parser.add_argument("--part", choices=("all", "in-process", "http"), default="all", help="what to measure")
+    parser.add_argument("--part", choices=PARTS, action="append", help="what to measure (default: all of it)")
+    parser.add_argument("--litellm", type=Path, help="LiteLLM's command (default: the one on the path, if any)")
+    parser.add_argument("--no-install", action="store_true", help="leave out the size of an installation")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the figures go (default: beside this script)")
     args = parser.parse_args(argv)
     if args.rounds < 3:
         parser.error("--rounds: a median needs at least 3")
     made = stamp()
-    rows: list[Row] = []
+    if not (pinned(SERVER_CORE) and pinned(CLIENT_CORE)):
+        _say("taskset or a second core is missing: server and client share their cores")
     with _bundle() as bundle:
-        if args.part != "http":
-            _say("deciding in process")
-            rows += in_process.measured(bundle)
-        if args.part != "in-process":
-            _say("deciding over HTTP")
-            if not (pinned(SERVER_CORE) and pinned(CLIENT_CORE)):
-                _say("taskset or a second core is missing: server and client share their cores")
-            rows += over_http.measured(bundle, rounds=args.rounds, seconds=args.seconds, say=_say)
+        rows = [row for part in args.part or PARTS for row in _measured(part, bundle, args)]
     print(f"{made.machine}; {made.date}; {made.commit}\n\n{_table(rows)}")
     write_rows(args.out, rows, made, protocols={row.protocol for row in rows})
     return 0
+
+
+def _measured(part: str, bundle: Path, args: argparse.Namespace) -> list[Row]:
+    _say(f"measuring: {part}")
+    how = {"rounds": args.rounds, "seconds": args.seconds, "say": _say}
+    found = args.litellm or shutil.which("litellm")
+    measures: dict[str, Callable[[], list[Row]]] = {
+        "in-process": lambda: in_process.measured(bundle),
+        "http": lambda: over_http.measured(bundle, **how),
+        "proxy": lambda: proxying.measured(bundle, **how, litellm=Path(found) if found else None),
+        "footprint": lambda: footprint.measured(bundle, **how, install=not args.no_install),
+    }
+    return measures[part]()
 
 
 @contextmanager

@@ -1,0 +1,71 @@
+"""Rows of the SQL store back into interactions, each with the feedback that came later."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from pydantic import ValidationError
+from sqlalchemy import select
+from sqlalchemy.engine import Connection
+
+from router_ml.errors import RecordError
+from router_ml.schema import Feedback, Interaction, parse_interaction
+from router_ml.store import OnReject
+from router_ml.store.rows import to_utc
+from router_ml.store.tables import FEEDBACK
+
+__all__ = ["feedback_of", "log_reject", "read_row"]
+
+log = logging.getLogger(__name__)
+
+
+def feedback_of(connection: Connection, ids: Sequence[str]) -> dict[str, list[str]]:
+    """Return the feedback on these interactions as JSON, oldest first."""
+    if not ids:
+        return {}
+    query = select(FEEDBACK.c.decision_id, FEEDBACK.c.body).where(FEEDBACK.c.decision_id.in_(ids))
+    found: dict[str, list[str]] = {}
+    for decision_id, body in connection.execute(query.order_by(FEEDBACK.c.ts, FEEDBACK.c.id)):
+        found.setdefault(decision_id, []).append(body)
+    return found
+
+
+def read_row(row_id: str, body: str, feedback: Sequence[str], on_reject: OnReject) -> Interaction | None:
+    """Read one row with its feedback.
+
+    Args:
+        row_id: For `on_reject`.
+        body: The interaction as JSON.
+        feedback: Each as JSON, oldest first.
+        on_reject: Told what cannot be read, and why.
+
+    Returns:
+        The interaction with all of its feedback that can be read; None when it cannot be read itself.
+    """
+    try:
+        interaction = parse_interaction(body)
+    except RecordError as error:
+        on_reject(row_id, str(error))
+        return None
+    later = []
+    for item in feedback:
+        try:
+            later.append(Feedback.model_validate_json(item))
+        except ValidationError as error:
+            on_reject(row_id, f"one feedback left out: {error.errors()[0]['msg']}")
+    return _merged(interaction, later) if later else interaction
+
+
+def _merged(interaction: Interaction, later: Sequence[Feedback]) -> Interaction:
+    # What came inside the interaction may have been sent again through `amend`.
+    keys = {item.key for item in interaction.feedback if item.key is not None}
+    new = [item for item in later if item.key not in keys and item not in interaction.feedback]
+    both = sorted((*interaction.feedback, *new), key=lambda item: to_utc(item.ts))
+    return interaction.model_copy(update={"feedback": tuple(both)})
+
+
+def log_reject(row_id: str, _reason: str) -> None:
+    """Log that a row cannot be read."""
+    # The reason may quote the row, and so a prompt: it goes only to callers who ask for it.
+    log.warning("stored_interaction_unreadable", extra={"interaction_id": row_id})

@@ -1,0 +1,85 @@
+"""A row of the event store: what is looked for by, beside the interaction as JSON."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from pydantic_core import PydanticSerializationError
+
+from router_ml.errors import RecordError
+from router_ml.schema import Interaction, Mode
+
+__all__ = ["StoreRow", "clean", "row_of", "stamp", "to_utc"]
+
+# Characters. Two of these have to fit into one entry of an index, which has 2,700 bytes in PostgreSQL.
+_LONGEST = 300
+
+
+class StoreRow(NamedTuple):
+    """One interaction as it is stored; a tuple, because that is what database drivers take.
+
+    Make it with `StoreRow.of`: the columns are then in the form that the store looks for.
+    """
+
+    id: str
+    ts: str
+    mode: Mode
+    policy_version: str | None
+    tenant: str
+    body: str
+
+    @classmethod
+    def of(
+        cls, id_: str, ts: datetime, body: str, *, mode: Mode, policy_version: str | None, tenant: str | None
+    ) -> StoreRow:
+        """Bring the columns of one interaction into the form in which they are kept.
+
+        Args:
+            id_: Of the interaction.
+            ts: When the request arrived; a time without zone is UTC.
+            body: The whole interaction as one line of JSON, without lone surrogates.
+            mode: Of the interaction.
+            policy_version: Who decided, where it is known.
+            tenant: Who pays, where it is known; kept as "" where not.
+        """
+        version = None if policy_version is None else clean(policy_version)
+        return cls(clean(id_), stamp(ts), mode, version, clean(tenant) if tenant else "", body)
+
+
+def row_of(item: Interaction) -> StoreRow:
+    """Return an interaction as a row.
+
+    Raises:
+        RecordError: When it cannot be written as JSON.
+    """
+    try:
+        body = item.to_json()
+    except PydanticSerializationError as error:
+        raise RecordError(f"interaction {item.id!r} cannot be written as JSON: {error}") from error
+    return StoreRow.of(item.id, item.ts, body, mode=item.mode, policy_version=item.policy_version, tenant=item.tenant)
+
+
+def stamp(ts: datetime) -> str:
+    """Return a time as text of fixed width, so that the order of the text is the order of time."""
+    return to_utc(ts).isoformat(timespec="microseconds")
+
+
+def to_utc(ts: datetime) -> datetime:
+    """Return a time in UTC; one without zone is."""
+    if ts.tzinfo is UTC:
+        return ts
+    return ts.replace(tzinfo=UTC) if ts.tzinfo is None else ts.astimezone(UTC)
+
+
+def clean(text: str) -> str:
+    """Return an identifier as databases take it, whatever somebody sent; the same for the same text.
+
+    They know no lone surrogates, PostgreSQL no NUL, and its indexes nothing long: that is kept as its hash.
+    """
+    if len(text) > _LONGEST:
+        return f"sha256:{hashlib.sha256(text.encode(errors='replace')).hexdigest()}"
+    if text.isascii() and "\x00" not in text:
+        return text
+    return text.encode(errors="replace").decode().replace("\x00", "\ufffd")
