@@ -134,6 +134,11 @@ class Rollout:
         if version is not None:
             self._hear(self._comparison.feedback(version, adequate=adequate, tenant=tenant))
 
+    @property
+    def is_shadowing(self) -> bool:
+        """Whether a challenger decides beside the champion, for the record."""
+        return self._shadow is not None
+
     def shadow(
         self,
         request: Request,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from starlette.requests import Request as HttpRequest
@@ -205,21 +206,29 @@ class Service:
         self.background.start(tell)
 
     def record(self, chat: Chat, decided: Decided, attempts: Sequence[Attempt]) -> None:
-        """Queue the record of one request; it is written later, off the hot path."""
+        """Queue the record of one request; it is stored later, off the hot path."""
         decision, router = decided.decision, decided.router
         names = tuple(decision.propensity) if len(decision.propensity) == 1 else router.ladder.names
         keep_text = self.config.store.text
 
-        def write() -> StoreRow:
-            beside = self.rollout.shadow(
-                chat.request, decision, quality=decided.quality, circumstances=decided.circumstances
-            )
-            tags = {} if beside is None else {CHALLENGER: beside}
+        def row(tags: Mapping[str, Any] | None = None) -> StoreRow:
             return row_of_exchange(
                 chat, decision, attempts, ts=decided.ts, candidates=names, keep_text=keep_text, tags=tags
             )
 
-        self.recorder.record(write)
+        def row_with_shadow() -> StoreRow:
+            beside = self.rollout.shadow(
+                chat.request, decision, quality=decided.quality, circumstances=decided.circumstances
+            )
+            return row(None if beside is None else {CHALLENGER: beside})
+
+        record: StoreRow | Callable[[], StoreRow] = row_with_shadow
+        if keep_text and not self.rollout.is_shadowing:
+            # Written out at once: text takes a fifth of the memory that all these objects do while it waits. What
+            # cannot be written is left to the recorder, which counts it as lost.
+            with suppress(TypeError):
+                record = row()
+        self.recorder.record(record)
 
     async def read_body(self, request: HttpRequest) -> bytes:
         """Return the request's body.

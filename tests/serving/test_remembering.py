@@ -9,6 +9,11 @@ HARD = "Which customers have bought the same garden chair in every month of the 
 GOOD = {"role": "assistant", "content": "SELECT ..."}
 
 
+@pytest.fixture(scope="module")
+def service(start_service):
+    return start_service(memory_classes=64)
+
+
 @pytest.fixture
 def ask(service, call):
     def ask(*turns, session=None, status=200, **fields):

@@ -42,6 +42,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
         f'models_dir = "{home}/models"\n{tiers}[policy]\nquality = 0.9\n'
         "[exploration]\nup = 0.2\naudit = 0.2\nshadow = 0.5\n"
         f'[store]\nurl = "sqlite:///{home}/events.db"\n[serving]\nspill = "{home}/spill.jsonl"\nseed = 4\n'
+        "sessions = 0\nmemory_classes = 0\n"  # the simulation has no memory between requests
     )
     return load_config(path, {})
 
@@ -106,7 +107,7 @@ class Known:
     def __init__(self, table: OutcomeTable) -> None:
         self.truth = Truth(table)
 
-    async def complete(self, tier, body):  # type: ignore[no-untyped-def]
+    async def complete(self, tier, body, *, deadline_s=None):  # type: ignore[no-untyped-def]
         sent = json.loads(body)
         found = self.truth.find(sent["messages"]).answers[sent["model"]]  # type: ignore[union-attr]
         parsed = {
