@@ -40,19 +40,22 @@ _BEFORE = "before"
 _ALWAYS = "~"
 # Most stores have no mark, or that of their retention: so many are read at once, beyond that only those in question.
 _MANY = 100
-_MARK = (DELETIONS.c.mark, DELETIONS.c.until)
-_FEW = f"SELECT mark, until FROM deletions LIMIT {_MANY}"  # noqa: S608
+_MARK = (DELETIONS.c.mark, DELETIONS.c.until, DELETIONS.c.made)
+_FEW = f"SELECT mark, until, made FROM deletions LIMIT {_MANY}"  # noqa: S608
+# A mark from further ahead was made by a clock that was wrong: it would keep out all that happens until that day comes.
+_AHEAD = timedelta(hours=1)
 
 
 def still_wanted(connection: Connection, rows: Sequence[StoreRow], now: datetime) -> Sequence[StoreRow]:
     """Return the rows that no deletion covers; feedback that waits for the others is deleted."""
-    found = {row.mark: row.until for row in connection.exec_driver_sql(_FEW)}
-    if not found:
+    read = connection.exec_driver_sql(_FEW).all()
+    if not read:
         return rows
-    if len(found) == _MANY:
+    if len(read) == _MANY:
         asked = {_BEFORE, *(mark for row in rows for mark in _marks(row))}
-        query = select(*_MARK).where(DELETIONS.c.mark.in_(asked))
-        found = {row.mark: row.until for row in connection.execute(query)}
+        read = connection.execute(select(*_MARK).where(DELETIONS.c.mark.in_(asked))).all()
+    latest = stamp(now + _AHEAD)
+    found = {row.mark: row.until for row in read if row.made <= latest or row.until == _ALWAYS}
     oldest = found.pop(_BEFORE, "")
     gone = [row.ts < oldest or (bool(found) and _is_covered(row, found)) for row in rows]
     _delete(connection, [row.id for row, is_gone in zip(rows, gone, strict=True) if is_gone], now)
@@ -128,7 +131,9 @@ def _delete(connection: Connection, ids: Sequence[str], mark_at: datetime | None
 def _mark(connection: Connection, marks: Iterable[str], until: str, made: datetime) -> None:
     inserted = insert(connection.dialect.name, DELETIONS)
     new = inserted.excluded
-    changed = {"until": case((new.until > DELETIONS.c.until, new.until), else_=DELETIONS.c.until), "made": new.made}
+    latest = stamp(made + _AHEAD)
+    wins = (new.until > DELETIONS.c.until) | (DELETIONS.c.made > latest)
+    changed = {"until": case((wins, new.until), else_=DELETIONS.c.until), "made": new.made}
     rows = [{"mark": mark, "until": until, "made": stamp(made)} for mark in marks]
     connection.execute(inserted.on_conflict_do_update(index_elements=["mark"], set_=changed), rows)
 

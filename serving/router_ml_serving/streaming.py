@@ -17,7 +17,7 @@ from router_ml_serving.disconnect import ClientGone, unless_gone
 from router_ml_serving.exchange import Exchange, OpenStream
 from router_ml_serving.inbound import Json, Shape, StreamVoice, Turn
 from router_ml_serving.inbound.chat import ChatShape
-from router_ml_serving.problems import error_body, reply_to
+from router_ml_serving.problems import answer_to, error_body, reply_to
 from router_ml_serving.wire import Usage
 
 __all__ = ["StreamedReply", "refusal", "router_headers", "turn_of", "usage_on_bill"]
@@ -114,6 +114,11 @@ class StreamedReply(Response):
             await unless_gone(receive, self._serve(scope, receive, send))
         except (ClientGone, OSError):
             return  # send raises OSError when the connection is lost
+        except Exception as error:  # noqa: BLE001  outermost: what is streamed is not answered by the endpoint any more
+            answer = answer_to(error, scope["path"])
+            if not self._started:  # else the connection is broken off: the client sees that this is not all
+                self.status_code = answer.status_code
+                await answer(scope, receive, send)
         finally:
             self._exchange.close()
 

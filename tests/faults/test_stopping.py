@@ -102,7 +102,7 @@ def test_a_service_that_is_killed_at_work_keeps_what_it_acknowledged(start_servi
             with lock:
                 acknowledged.append(about["decision_id"])
 
-    for _ in range(3):
+    for _ in range(2):
         service = start_service(home=home)
         home = service.home
         with ThreadPoolExecutor(6) as pool:

@@ -75,7 +75,8 @@ def one_input(data: bytes) -> bool:
 
 def seeds() -> list[bytes]:
     """Return requests of every kind, for a fuzzer to start from."""
-    whole = [orjson.dumps(one) for one in (_chat(), _messages(), _responses(), {"input": "Hello"}, {"messages": []})]
+    bodies: list[Json] = [_chat(), _messages(), _responses(), {"input": "Hello"}, {"messages": []}]
+    whole = [orjson.dumps(body) for body in bodies]
     return [*whole, b"acme\tchat\temail\ts1\n" + whole[0], b"", b"[]", b'{"messages": [{"role": "user"}]}']
 
 
@@ -251,14 +252,14 @@ def _guided(seconds: float) -> None:
         for i, seed in enumerate(seeds()):
             (Path(corpus) / str(i)).write_bytes(seed)
         options = [f"-max_total_time={seconds:.0f}", "-max_len=20000", f"-artifact_prefix={tempfile.gettempdir()}/"]
-        atheris.instrument_all()
+        atheris.instrument_all()  # takes a minute
         atheris.Setup([sys.argv[0], *options, corpus], target)
         atheris.Fuzz()
 
 
 def main() -> None:
     """Fuzz for a while, or try one input again."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0, help="of the plain loop")
     parser.add_argument("--input", type=Path, help="a file that failed, to try it once more")

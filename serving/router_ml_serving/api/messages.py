@@ -19,8 +19,12 @@ from router_ml_serving.wire import parse_json, read_chat
 
 __all__ = ["routes"]
 
+_BLOCKS: Json = {"type": "array", "items": object_with("type", type={"type": "string"})}
+_MESSAGE = object_with(
+    "role", "content", role={"enum": ["user", "assistant", "system"]}, content={"anyOf": [{"type": "string"}, _BLOCKS]}
+)
 _COUNTED: dict[str, Json] = {
-    "messages": {"type": "array", "minItems": 1, "items": {"type": "object"}},
+    "messages": {"type": "array", "minItems": 1, "items": _MESSAGE},
     "model": {"type": "string", "default": "auto"},
     "system": {"type": ["string", "array"]},
     "tools": {"type": "array", "items": {"type": "object"}},

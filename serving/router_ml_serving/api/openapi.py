@@ -66,7 +66,7 @@ def answers(
     schema = {"type": "string"} if kind.startswith("text/") else reply or {"type": "object"}
     content: dict[str, Any] = {kind: {"schema": schema}}
     if streamed:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content["text/event-stream"] = {"schema": {"description": "Server-sent events"}}
     found: Responses = {200: {"description": "The answer", "content": content}}
     for status in sorted({*errors, *_EVERYWHERE}, key=str):
         said = _RANGES[status] if isinstance(status, str) else HTTPStatus(status).phrase
