@@ -1,6 +1,6 @@
 """What fits the latency budgets of a use case: an answer alone, or one that is held, judged and perhaps replaced.
 
-A client that streams waits for the first token, and for the whole; any other waits for the whole alone.
+A client that streams waits for the first token, and reads the rest while it comes; any other waits for the whole.
 """
 
 from __future__ import annotations
@@ -14,10 +14,17 @@ __all__ = ["latency_budget", "plans_in_time"]
 
 
 def latency_budget(needs: Needs, ladder: Ladder, context: Context, mask: Mask) -> Mask:
-    """Keep the tiers that usually answer within both budgets; the one that exceeds them least when none does."""
+    """Keep the tiers that usually answer in time; the one that exceeds the budget least when none does.
+
+    A stream that is not held is in time when its first token is: how long the whole then takes is a matter of how much
+    there is to say. It has to fit only where no budget for the first token is set. Whoever waits for the whole is held
+    to that budget at any quality: a better answer that comes too late is none.
+    """
     if (context.ttft_ms is None and context.total_ms is None) or True not in mask:
         return mask
     ttft_ms, total_ms = _budgets(context)
+    if context.now.streaming and context.ttft_ms is not None:
+        total_ms = inf
     latency, first = _usual(ladder, context)
     over = [max(f / ttft_ms, whole / total_ms) for f, whole in zip(first, latency, strict=True)]
     within = keep(mask, (x <= 1.0 for x in over))

@@ -86,8 +86,8 @@ class StoreSettings(_Section):
 class UseCase(_Section):
     """`[use_cases.NAME]`: latency budgets of one kind of request (None or `inf`: no limit), and its tiers.
 
-    A client that streams waits at most `ttft_ms` for the first token, and `total_ms` for the whole; any other
-    `total_ms`, or `ttft_ms` where that alone is set.
+    A client that streams waits at most `ttft_ms` for the first token, and `total_ms` for the whole where it is held or
+    `ttft_ms` is not set; any other `total_ms`, or `ttft_ms` where that alone is set.
     """
 
     ttft_ms: Annotated[float, Field(gt=0.0)] | None = None

@@ -155,6 +155,8 @@ def _text_of(file: Path) -> str | None:
         return file.read_text(encoding="utf-8").strip() or None
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:  # of the system and not of the file, such as too many open ones
+        raise BundleCorrupt(f"{file}: cannot be read ({error.strerror}); it is left as it is") from error
+    except UnicodeDecodeError as error:
         message = f"{file}: cannot be read ({error}); delete it, then promote or challenge again"
         raise BundleCorrupt(message) from error

@@ -6,7 +6,7 @@ A ladder has ten tiers at most: numbers in lists are many times faster here than
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf, isfinite
 from typing import TypeAlias
 
@@ -52,15 +52,19 @@ class Knobs:
 class Choice:
     """One decision in positions of the ladder.
 
-    `index` answers first and `escalate_to` next if that answer is poor (None: nobody); `judged` says that judging the
-    answer is part of the plan, where otherwise that tier only stands by for an answer that is none; `may_hold` that
-    there is time to hold the answer until it was looked at and to ask that tier then. `adequacy`, `expected_cost_usd`,
-    `utility` (of the best plan that begins with the tier) and `propensity` (of answering first) have one finite number
-    per tier; `eligible` says who may answer, `constraints` why not all. A USD is worth `usd_price` of quality.
+    `index` answers first, where `planned` would have if nothing had been explored, and `escalate_to` next if that
+    answer is poor (None: nobody); then `on_error` answers if the first tier fails, and only then. `judged` says that
+    judging the answer is part of the plan, where otherwise `escalate_to` only stands by for an answer that is none;
+    `may_hold` that there is time to hold the answer until it was looked at and to ask that tier then. `adequacy`,
+    `expected_cost_usd`, `utility` (of the best plan that begins with the tier) and `propensity` (of answering first)
+    have one finite number per tier; `eligible` says who may answer, `constraints` why not all. A USD is worth
+    `usd_price` of quality.
     """
 
     index: int
+    planned: int
     escalate_to: int | None
+    on_error: int | None
     judged: bool
     may_hold: bool
     explored: bool
@@ -115,7 +119,8 @@ def decide(
         costs[ladder.places[warm]] -= ladder.saved_usd(warm, scores.input_tokens, context.now.warm_tokens)
     priced = [usd_price * cost for cost in costs]
     alone = [q - cost for q, cost in zip(adequacy, priced, strict=True)]
-    mask, constraints = eligible(needs, ladder, context)
+    able, constraints = eligible(needs, ladder, context)
+    mask = able
     usable = in_distribution and finite
     in_time = plans_in_time(ladder, context) if knobs.max_attempts > 1 else None
     if in_time is not None and context.now.streaming and "tools" not in needs.capabilities:
@@ -137,9 +142,15 @@ def decide(
     if then is None and knobs.max_attempts > 1:
         # Whoever is best alone stands by, for an answer that is no answer at all.
         then = _next(index, alone, mask)
+    on_error = None
+    if then is None and knobs.max_attempts > 1:
+        others = _others(index, able, needs, ladder, context)
+        on_error = planned if index != planned else _on_error(others, alone if usable else None, ladder, knobs)
     return Choice(
         index=index,
+        planned=planned,
         escalate_to=then,
+        on_error=on_error,
         judged=judged,
         may_hold=then is None or in_time is None or in_time[index][then],
         explored=index != planned,
@@ -186,6 +197,22 @@ def _next(index: int, alone: Figures, mask: Mask) -> int | None:
         if mask[i] and (best is None or alone[i] > alone[best]):
             best = i
     return best
+
+
+def _others(index: int, able: Mask, needs: Needs, ladder: Ladder, context: Context) -> Mask:
+    """Return who else may answer if a tier fails that nobody dearer stands by for.
+
+    What is remembered of a session or a class says who is worth asking; any answer is worth more than an error.
+    """
+    if context.now.floor is not None and sum(able) == 1:
+        able, _ = eligible(needs, ladder, replace(context, now=replace(context.now, floor=None)))
+    return tuple(may and i != index for i, may in enumerate(able))
+
+
+def _on_error(others: Mask, alone: Figures | None, ladder: Ladder, knobs: Knobs) -> int | None:
+    if True not in others:
+        return None
+    return _safe(ladder, knobs, others) if alone is None else _best(alone, others)
 
 
 def _safe(ladder: Ladder, knobs: Knobs, mask: Mask) -> int:

@@ -269,7 +269,11 @@ class Router:
             decision_id=decision_id,
             tier=tier.name,
             model=tier.model,
-            plan=Plan(tier.name, None if choice.escalate_to is None else names[choice.escalate_to]),
+            plan=Plan(
+                tier.name,
+                None if choice.escalate_to is None else names[choice.escalate_to],
+                None if choice.on_error is None else names[choice.on_error],
+            ),
             policy_version=self.bundle.manifest.version,
             adequacy=dict(zip(names, choice.adequacy, strict=True)),
             expected_cost_usd=dict(zip(names, choice.expected_cost_usd, strict=True)),
@@ -284,6 +288,7 @@ class Router:
             utility=dict(zip(names, choice.utility, strict=True)),
             may_hold=choice.may_hold,
             usd_price=choice.usd_price,
+            planned=names[choice.planned] if choice.explored else None,
             basis=basis,
         )
 

@@ -119,10 +119,15 @@ class Answer:
 
 @record
 class Plan:
-    """Which tier answers first, and where to jump if its answer is judged inadequate (None: nowhere)."""
+    """Which tier answers first, and where to jump if its answer is judged inadequate or it has none (None: nowhere).
+
+    Where there is nowhere to jump, `on_error` is asked if the first tier fails, and only then: it is no better than the
+    first, so that no judgement leads to it.
+    """
 
     first: str
     escalate_to: str | None = None
+    on_error: str | None = None
 
 
 @record
@@ -134,7 +139,8 @@ class Decision:
     shadow price that keeps it, in the unit of the bundle's policy. `judged` says that the plan was chosen because the
     first answer is judged; else `escalate_to` only stands by for an answer that is none. `utility` is the worth of
     the best plan that begins with each tier. `may_hold` says that the budgets leave time to hold the first answer until
-    it was looked at, and to ask the other tier then; `usd_price` what a USD was worth in quality. `basis` is what the
+    it was looked at, and to ask the other tier then; `usd_price` what a USD was worth in quality. `planned` is the tier
+    that would have answered had another not been drawn to explore (None: nothing was explored). `basis` is what the
     decision was made from (request view, features, scores in the bundle's order), for `Router.judge` alone: it holds
     text, and is neither written nor sent.
     """
@@ -157,6 +163,7 @@ class Decision:
     utility: Mapping[str, float] = field(default_factory=dict)
     may_hold: bool = True
     usd_price: float | None = None
+    planned: str | None = None
     basis: object = field(default=None, compare=False, repr=False)
 
 

@@ -14,7 +14,8 @@ from pydantic import BaseModel
 from router_ml.cli.output import emit
 from router_ml.config import Config, load_config, parse_section
 from router_ml.errors import ConfigError, MissingExtra
-from router_ml.registry import Registry
+from router_ml.registry import Registry, did_you_mean
+from router_ml.store import STORES
 
 __all__ = ["SETTINGS", "add_arguments", "run"]
 
@@ -43,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
     config, problems = None, []
     try:
         config = load_config(path, os.environ)
+        problems += _problems_of_store(config)
     except ConfigError as error:
         problems.append(str(error))
     sections = config.sections if config is not None else _as_written(path)
@@ -58,6 +60,16 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("\n".join(problems))
     emit(args, _record(config, unchecked), _text(config, unchecked))
     return 0
+
+
+def _problems_of_store(config: Config) -> list[str]:
+    # Only the part that holds no password is looked at, and only the host would tell of the rest.
+    scheme, found, _ = config.store.url.partition("://")
+    name = scheme.partition("+")[0]
+    if found and name in list(STORES):
+        return []
+    said = f"no event store is called '{name}'{did_you_mean(name, list(STORES))}" if found else "not a URL"
+    return [f"{config.source}: store.url: {said}; expected something like sqlite:///router_ml.db or postgresql://…"]
 
 
 def _check_section(name: str, raw: object, where: str) -> None:

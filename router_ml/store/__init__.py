@@ -13,7 +13,7 @@ from router_ml.registry import Registry
 from router_ml.schema import Feedback, Interaction, Mode
 from router_ml.store.rows import StoreRow, row_of
 
-__all__ = ["STORES", "EventStore", "OnReject", "StoreInfo", "StoreRow", "open_store", "row_of"]
+__all__ = ["STORES", "Deciding", "EventStore", "OnReject", "StoreInfo", "StoreRow", "open_store", "row_of"]
 
 # Called with the id of a row that cannot be read, and the reason.
 OnReject = Callable[[str, str], None]
@@ -30,6 +30,20 @@ class StoreInfo:
     oldest: datetime | None
     newest: datetime | None
     size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Deciding:
+    """What is known of a decision that somebody judges: which policy made it, and for whom.
+
+    `shown` is the tier whose answer the client got, or that it was told to ask. `chosen` says that a policy chose it
+    among several: the client had not named it, and this is no audit or shadow.
+    """
+
+    policy_version: str | None
+    tenant: str | None
+    shown: str | None
+    chosen: bool
 
 
 class EventStore(Protocol):
@@ -91,8 +105,8 @@ class EventStore(Protocol):
         """Return what the store holds."""
         ...
 
-    def policy_version(self, decision_id: str) -> str | None:
-        """Return which policy made a decision; None when that is not known, or not yet."""
+    def deciding(self, decision_id: str) -> Deciding | None:
+        """Return what is known of a decision; None when nothing is, or not yet."""
         ...
 
     def count(self) -> int:

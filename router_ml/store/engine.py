@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from sqlalchemy import create_engine, event
@@ -87,6 +88,7 @@ def connect(url: URL) -> Engine:
     except SQLAlchemyError as error:
         raise ConfigError(f"[store] url: {error}") from error
     if in_file:
+        event.listen(engine, "do_connect", _make_private)
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -101,6 +103,17 @@ def _seconds(url: URL, name: str, default: float) -> float:
     if not 0.0 <= seconds < math.inf:
         raise ConfigError(f"[store] url: {name}: expected a number of seconds, got {given!r}")
     return seconds
+
+
+def _make_private(
+    _dialect: Any, _record: Any, positional: Any, named: dict[str, Any]
+) -> None:  # the driver's arguments
+    # Prompts stand in it. SQLite gives the files beside it the same mode.
+    path = positional[0] if positional else named.get("database")
+    if not isinstance(path, str) or named.get("uri"):
+        return
+    with suppress(OSError):  # there already, or not to be made: the driver says why
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:  # the driver's own connection

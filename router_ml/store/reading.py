@@ -10,12 +10,12 @@ from sqlalchemy import select
 from sqlalchemy.engine import Connection
 
 from router_ml.errors import RecordError
-from router_ml.schema import Feedback, Interaction, parse_interaction
-from router_ml.store import OnReject
+from router_ml.schema import DECIDED_TIER, Feedback, Interaction, parse_interaction
+from router_ml.store import Deciding, OnReject
 from router_ml.store.rows import to_utc
 from router_ml.store.tables import FEEDBACK
 
-__all__ = ["feedback_of", "log_reject", "read_row"]
+__all__ = ["deciding_of", "feedback_of", "log_reject", "read_row"]
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +55,26 @@ def read_row(row_id: str, body: str, feedback: Sequence[str], on_reject: OnRejec
         except ValidationError as error:
             on_reject(row_id, f"one feedback left out: {error.errors()[0]['msg']}")
     return _merged(interaction, later) if later else interaction
+
+
+def deciding_of(body: str) -> Deciding | None:
+    """Return what one row says about its decision; None when it cannot be read.
+
+    Args:
+        body: The interaction as JSON.
+    """
+    try:
+        found = parse_interaction(body)
+    except RecordError:
+        return None
+    answered = (attempt.tier for attempt in reversed(found.attempts) if attempt.error is None)
+    decided = found.tags.get(DECIDED_TIER)
+    return Deciding(
+        policy_version=found.policy_version,
+        tenant=found.tenant,
+        shown=next(answered, decided if isinstance(decided, str) else None),
+        chosen=found.mode == "live" and len(found.propensity) > 1,
+    )
 
 
 def _merged(interaction: Interaction, later: Sequence[Feedback]) -> Interaction:

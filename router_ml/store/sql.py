@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from router_ml.errors import StoreError, UsageError
 from router_ml.schema import Feedback, Interaction, Mode
-from router_ml.store import OnReject, StoreInfo
+from router_ml.store import Deciding, OnReject, StoreInfo
 from router_ml.store.deletion import (
     PAGE,
     add_marks,
@@ -29,7 +29,7 @@ from router_ml.store.deletion import (
 )
 from router_ml.store.engine import connect, explained, parse_url, shown
 from router_ml.store.migrations import MIGRATIONS, Migration, migrate, refuse_newer, schema_version
-from router_ml.store.reading import feedback_of, log_reject, read_row
+from router_ml.store.reading import deciding_of, feedback_of, log_reject, read_row
 from router_ml.store.rows import StoreRow, clean, row_of, stamp, to_utc
 from router_ml.store.tables import FEEDBACK, INTERACTIONS, insert
 
@@ -246,15 +246,16 @@ class SqlStore:
                 size_bytes=connection.exec_driver_sql(_SIZE[connection.dialect.name]).scalar_one(),
             )
 
-    def policy_version(self, decision_id: str) -> str | None:
-        """Return which policy made a decision; None when that is not known, or not yet.
+    def deciding(self, decision_id: str) -> Deciding | None:
+        """Return what is known of a decision; None when nothing is, or not yet.
 
         Raises:
             StoreError: When the store cannot be read.
         """
-        query = select(INTERACTIONS.c.policy_version).where(INTERACTIONS.c.id == decision_id)
+        query = select(INTERACTIONS.c.body).where(INTERACTIONS.c.id == clean(decision_id))
         with self._explained("read"), self._engine.connect() as connection:
-            return connection.execute(query).scalar_one_or_none()
+            body = connection.execute(query).scalar_one_or_none()
+        return None if body is None else deciding_of(body)
 
     def count(self) -> int:
         """Return the number of interactions.

@@ -30,6 +30,7 @@ from router_ml_serving.health import Health
 from router_ml_serving.holder import RouterHolder
 from router_ml_serving.ids import DecisionIds
 from router_ml_serving.limits import Limits
+from router_ml_serving.locality import is_loopback
 from router_ml_serving.recall import Recall
 from router_ml_serving.recorder import Recorder
 from router_ml_serving.rollout import Rollout
@@ -155,7 +156,7 @@ def _give_back_memory() -> None:
 
 def _application(service: Service, store: EventStore) -> FastAPI:
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, object]]:
         if isinstance(service.upstream, HttpUpstream):
             await service.upstream.start()
         await service.recorder.start()
@@ -165,7 +166,8 @@ def _application(service: Service, store: EventStore) -> FastAPI:
         gc.freeze()
         _give_back_memory()
         service.ready = True
-        yield
+        # For what is refused before it is a request: see guard.
+        yield {"count": service.telemetry.request}
         service.ready = False
         watcher.cancel()
         await asyncio.gather(watcher, return_exceptions=True)
@@ -179,6 +181,7 @@ def _application(service: Service, store: EventStore) -> FastAPI:
         store.close()
 
     routes = [route for name in ROUTERS for route in ROUTERS.load(name)(service)]
+    described = service.settings.docs or is_loopback(service.settings.host)
     app = Front(
         shortcuts={route.path: route.endpoint for route in routes if "POST" in (route.methods or ())},
         count=service.telemetry.request,
@@ -186,6 +189,9 @@ def _application(service: Service, store: EventStore) -> FastAPI:
         version=__version__,
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url="/docs" if described else None,
+        openapi_url="/openapi.json" if described else None,
+        redoc_url=None,
     )
     # Routes are matched in order: ours come before those of the documentation.
     app.router.routes[:0] = routes

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import logging
 import secrets
+import stat
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 from router_ml.errors import ConfigError
 from router_ml_serving.keys import digest_of, read_keys, split_key
+from router_ml_serving.locality import Fence, is_loopback
 from router_ml_serving.problems import NoPermission, WrongKey, WrongTenant
 from router_ml_serving.settings import ServingSettings
 from router_ml_serving.tenants import TenantRules, Tenants
@@ -30,6 +31,10 @@ _LOOK_EVERY_S = 1.0
 # Only headers that passed are remembered, so real clients need one entry per key; a client that varies the spelling of
 # a valid header cannot make it grow beyond this.
 _MAX_REMEMBERED = 4096
+# A key takes some 80; blanks around it are allowed, and would be kept with it.
+_MAX_REMEMBERED_BYTES = 256
+# Keys that somebody thought up instead of drawing them.
+_SHORT_KEY = 16
 _MISSING = "the API key is missing or wrong; send it as 'Authorization: Bearer …' or 'x-api-key: …'"
 # What unknown ids are compared with, so that they take as long as known ones with a wrong secret.
 _NOBODY = secrets.token_bytes(32)
@@ -69,6 +74,7 @@ class Authorizer:
         shared_key: One key for everybody, without a tenant; None when there is none.
         admin_key: The key of the admin endpoints; None switches them off.
         admin_key_env: Where the admin key comes from, for messages.
+        fence: What is looked at while no key is asked for; None: nothing.
         clock: Seconds that only go up.
     """
 
@@ -80,6 +86,7 @@ class Authorizer:
         shared_key: str | None = None,
         admin_key: str | None = None,
         admin_key_env: str = "",
+        fence: Fence | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._tenants = tenants
@@ -89,6 +96,7 @@ class Authorizer:
         self._admin_env = admin_key_env
         self._clock = clock
         self._open = keys_file is None and shared_key is None
+        self._fence = fence if self._open else None
         self._nobody = Caller(None, None, tenants.default)
         self._claimed = {name: Caller(name, None, rules) for name, rules in tenants.named.items()}
         self._ring = _Ring()
@@ -103,8 +111,11 @@ class Authorizer:
 
         Raises:
             WrongKey: When the key is missing, unknown, wrong or revoked.
+            NoPermission: When no key is asked for, and a page of another site asks.
         """
         if self._open:
+            if self._fence is not None:
+                self._fence.check(headers)
             return self._nobody
         if self._file is not None and self._clock() >= self._look_at_s:
             self.refresh()
@@ -145,9 +156,15 @@ class Authorizer:
             raise NoPermission(
                 f"the admin endpoints are off; set {self._admin_env} in the service's environment to use them"
             )
-        token = _bearer(next((value for name, value in headers if name == b"authorization"), b""))
-        if not hmac.compare_digest(digest_of(token), self._admin):
+        if not self.is_admin(headers):
             raise WrongKey("the admin key is missing or wrong; send it as 'Authorization: Bearer …'")
+
+    def is_admin(self, headers: Headers) -> bool:
+        """Say whether a request bears the admin key, and there is one."""
+        if self._admin is None:
+            return False
+        token = _bearer(next((value for name, value in headers if name == b"authorization"), b""))
+        return hmac.compare_digest(digest_of(token), self._admin)
 
     def load(self) -> None:
         """Read the keys file, if there is one.
@@ -167,6 +184,8 @@ class Authorizer:
                 if one.revoked is None
             }
         )
+        if _others_may_write(self._file):
+            log.warning("keys_file_open_to_others", extra={"path": str(self._file), "advice": "chmod go-w"})
         log.info("keys_loaded", extra={"path": str(self._file), "keys": len(self._ring.keys)})
 
     def refresh(self) -> None:
@@ -188,9 +207,10 @@ class Authorizer:
             right, caller = hmac.compare_digest(digest_of(token), self._shared), self._nobody
         if not right:
             raise WrongKey(_MISSING)
-        if len(self._ring.passed) >= _MAX_REMEMBERED:
-            self._ring.passed.clear()
-        self._ring.passed[given] = caller
+        if len(given) <= _MAX_REMEMBERED_BYTES:
+            if len(self._ring.passed) >= _MAX_REMEMBERED:
+                self._ring.passed.clear()
+            self._ring.passed[given] = caller
         return caller
 
 
@@ -226,12 +246,17 @@ def authorizer_of(
                 f"serving.admin_key_env: {settings.admin_key_env} and {settings.api_key_env} hold the same key, so "
                 "every client could switch bundles; set different ones"
             )
+    for variable, key in ((settings.api_key_env, shared), (settings.admin_key_env, admin)):
+        if key is not None and len(key) < _SHORT_KEY:
+            log.warning("key_is_short", extra={"variable": variable, "advice": f"draw one of {_SHORT_KEY} or more"})
     found = Authorizer(
         tenants,
         keys_file=settings.keys_file,
         shared_key=shared,
         admin_key=admin,
         admin_key_env=settings.admin_key_env,
+        # Who says allow_anonymous has something in front, which passes the name on that it is known by.
+        fence=Fence(settings.host, check_host=not settings.allow_anonymous),
         clock=clock,
     )
     found.load()
@@ -246,19 +271,12 @@ def check_exposure(settings: ServingSettings) -> None:
     """
     if settings.keys_file is not None or settings.api_key_env is not None or settings.allow_anonymous:
         return
-    if not _is_loopback(settings.host):
+    if not is_loopback(settings.host):
         raise ConfigError(
             f"serving.host: on {settings.host!r} everybody who reaches this machine could call your models at your "
             "cost; set serving.keys_file (see `router-ml keys create`) or serving.api_key_env, listen on 127.0.0.1, "
             "or say serving.allow_anonymous = true if something in front asks for keys"
         )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name: only this one is known to stay on the machine
-        return host == "localhost"
 
 
 def _given(headers: Headers) -> bytes:
@@ -282,3 +300,10 @@ def _signature(path: Path) -> _Signature | None:
     except OSError:
         return None
     return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _others_may_write(path: Path) -> bool:
+    try:
+        return bool(path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH))
+    except OSError:
+        return False

@@ -33,7 +33,8 @@ class AttemptResult:
 class Limits:
     """Bounds of one cascade: attempts in all, and the moment (on the clock of `now`) by which it should be over.
 
-    The deadline stops escalations, never a first answer: one that comes late is better than none.
+    The deadline stops escalations from an answer. While there is none it stops nothing: one that comes late is better
+    than none.
     """
 
     max_attempts: int
@@ -56,7 +57,8 @@ async def run(
 ) -> AttemptResult:
     """Answer by the plan's tiers, cheapest first, until one is accepted.
 
-    An error is no evidence about its tier and leads to the next one as well.
+    An error is no evidence about its tier and leads to the next one as well. Who stands by for errors alone is no
+    better than the first, and is not asked when that one has answered.
 
     Args:
         plan: Which tiers, in which order.
@@ -64,24 +66,24 @@ async def run(
         judge: Says what is wrong with an answer of a tier, or None.
         trail: Every finished attempt is added here, whatever happens afterwards, and then its verdict.
         limits: Attempts and time.
-        expected_s: How long a tier usually takes; it is not started when the deadline is nearer than that.
+        expected_s: How long a tier usually takes; with an answer in hand it is not started when the deadline is nearer.
 
     Returns:
         The accepted attempt; else the last answer (it is the dearest), else the last error.
     """
-    steps = [plan.first] if plan.escalate_to is None else [plan.first, plan.escalate_to]
+    then = plan.escalate_to or plan.on_error
+    steps = [plan.first] if then is None else [plan.first, then]
     best: AttemptResult | None = None
     for tier in steps[: limits.max_attempts]:
-        left_s = limits.left_s()
-        if best is not None and left_s is not None and left_s <= expected_s(tier):
-            break
         # With an answer in hand the client waits for a better one until the deadline and no longer.
-        patience_s = left_s if best is not None and best.error is None else None
+        left_s = limits.left_s() if best is not None and best.error is None else None
+        if left_s is not None and left_s <= expected_s(tier):
+            break
         try:
-            if patience_s is None:
+            if left_s is None:
                 result = await attempt(tier)
             else:
-                async with asyncio.timeout(patience_s):
+                async with asyncio.timeout(left_s):
                     result = await attempt(tier)
         except TimeoutError:
             break
@@ -92,6 +94,8 @@ async def run(
             return result
         if best is None or result.error is None or best.error is not None:
             best = result
+        if result.error is None and plan.escalate_to is None:
+            break
         if result.error is not None and result.error.status in FAULT_OF_THE_REQUEST:
             break
     if best is None:

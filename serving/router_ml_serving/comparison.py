@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,8 +13,12 @@ from router_ml_serving.trials import METRICS, Alarm, Metric, PastRecord, Trial
 
 __all__ = ["Comparison"]
 
+K = TypeVar("K", bound=Hashable)
+
 # A session counts once per version: its requests are no independent evidence. So many sessions are remembered.
 _SESSIONS = 10_000
+# A decision is judged once: somebody who says it again and again is one voice. So many decisions are remembered.
+_DECISIONS = 10_000
 
 
 class Comparison:
@@ -49,7 +53,8 @@ class Comparison:
         }
         self._now_s, self._rng = now_s, rng
         self._past = PastRecord(champion)
-        self._seen: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._seen: OrderedDict[tuple[str, str | None, str], None] = OrderedDict()
+        self._judged: OrderedDict[str, None] = OrderedDict()
         self.beside: Trial | None = None
         self.after: Trial | None = None
 
@@ -101,7 +106,7 @@ class Comparison:
         Returns:
             The alarm that it raised, if any.
         """
-        if session is not None and self._counted(version, session):
+        if session is not None and _known(self._seen, (version, tenant, session), _SESSIONS):
             return None
         if started_s is None and latency_ms is not None:
             started_s = self._now_s() - latency_ms / 1e3
@@ -113,12 +118,16 @@ class Comparison:
             self._count_latency(version, latency_ms, started_s, tenant)
         return self._alarm()
 
-    def feedback(self, version: str, *, adequate: bool, tenant: str | None) -> Alarm | None:
+    def feedback(
+        self, version: str, *, adequate: bool, tenant: str | None, decision_id: str | None = None
+    ) -> Alarm | None:
         """Count one judgement; see `Rollout.feedback`.
 
         Returns:
             The alarm that it raised, if any.
         """
+        if decision_id is not None and _known(self._judged, decision_id, _DECISIONS):
+            return None
         self._count(version, "negative", bad=not adequate, started_s=None, tenant=tenant)
         return self._alarm()
 
@@ -142,15 +151,6 @@ class Comparison:
             past,
             self._rng,
         )
-
-    def _counted(self, version: str, session: str) -> bool:
-        key = (version, session)
-        if key in self._seen:
-            return True
-        self._seen[key] = None
-        if len(self._seen) > _SESSIONS:
-            self._seen.popitem(last=False)
-        return False
 
     def _count(self, version: str, metric: Metric, *, bad: bool, started_s: float | None, tenant: str | None) -> None:
         if version == self._past.version:
@@ -189,3 +189,12 @@ class Comparison:
             if trial is not None and trial.rings:
                 return trial.answer()
         return None
+
+
+def _known(seen: OrderedDict[K, None], key: K, most: int) -> bool:
+    if key in seen:
+        return True
+    seen[key] = None
+    if len(seen) > most:
+        seen.popitem(last=False)
+    return False

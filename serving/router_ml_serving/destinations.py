@@ -20,7 +20,9 @@ from router_ml.ladder import Tier
 __all__ = ["CarefulResolver", "Destination", "destination_of"]
 
 # Where clouds keep the credentials of the machine, besides the link-local networks: no model lives there.
-_METADATA = frozenset({"fd00:ec2::254", "100.100.100.200"})
+_METADATA = frozenset({"fd00:ec2::254", "100.100.100.200", "168.63.129.16"})
+# NAT64, and the IPv4-compatible addresses of RFC 4291.
+_WITH_IPV4_AT_THE_END = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::/96"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,15 @@ def _is_forbidden(host: str) -> bool:
         address: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return False  # a name: looked at again when it is resolved
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return address.is_link_local or address.is_multicast or str(address) in _METADATA
+    meant: list[ipaddress.IPv4Address | ipaddress.IPv6Address] = [address]
+    if isinstance(address, ipaddress.IPv6Address):
+        meant += _inside(address)
+    return any(one.is_link_local or one.is_multicast or str(one) in _METADATA for one in meant)
+
+
+def _inside(address: ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:
+    # Addresses of the old Internet in those of the new one: gateways on the way may unpack them.
+    found = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
+    if any(address in network for network in _WITH_IPV4_AT_THE_END):
+        found.append(ipaddress.IPv4Address(address.packed[-4:]))
+    return [one for one in found if one is not None]

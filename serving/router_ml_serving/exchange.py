@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
@@ -43,6 +44,8 @@ class Call:
     started_s: float
     first_byte_s: float | None = None
     chunks: list[bytes] = field(default_factory=list)
+    n_sent: int = 0  # chunks that the client was given
+    cut_s: float | None = None  # when the cascade cancels it
     trace: CallTrace | None = None
 
 
@@ -59,7 +62,8 @@ class Exchange:
     """What is known about one proxied request from its decision to its record.
 
     `trail` has every attempt in order; `done` is called once, with them, when the exchange is over. `answered_s` is
-    when the first piece of the answer was there. With a `trace`, spans are made of it all.
+    when the first piece of the answer was there. With a `trace`, spans are made of it all. `expected_s` says how long
+    a tier usually takes; None goes by the ladder.
     """
 
     chat: Chat
@@ -74,6 +78,7 @@ class Exchange:
     closed: bool = False
     trace: RequestTrace | None = None
     answered_s: float | None = None
+    expected_s: Callable[[str], float] | None = None
 
     async def whole(self) -> AttemptResult:
         """Return the answer, whole; `reply` is the upstream's `Reply`."""
@@ -88,8 +93,14 @@ class Exchange:
         return await self._cascade(self._open)
 
     def finish(self, stream: OpenStream, *, error: UpstreamError | None = None, cancelled: bool = False) -> None:
-        """Complete the record of an opened stream, now that it is over."""
-        result = self.trail[-1] = self._from_stream(stream.call, error=error, cancelled=cancelled)
+        """Complete the record of an opened stream, now that it is over.
+
+        A client that has been given the whole answer and hangs up before the upstream does has cancelled nothing.
+        """
+        call = stream.call
+        if cancelled and call.n_sent == len(call.chunks) and read_stream(b"".join(call.chunks)).complete:
+            cancelled = False
+        result = self.trail[-1] = self._from_stream(call, error=error, cancelled=cancelled)
         if not cancelled:
             self.trail[-1] = cascade.judged(result, self._judge)
 
@@ -188,7 +199,7 @@ class Exchange:
             self._judge,
             self.trail,
             self.limits,
-            expected_s=lambda name: self.ladder.tier(name).latency_ms / 1e3,
+            expected_s=self.expected_s or (lambda name: self.ladder.tier(name).latency_ms / 1e3),
         )
         if result.error is None:
             self.answered_s = self.limits.now()
@@ -196,6 +207,8 @@ class Exchange:
 
     async def _attempt(self, name: str, work: Callable[[Call, bytes], Awaitable[AttemptResult]]) -> AttemptResult:
         call = Call(self.ladder.tier(name), self.limits.now())
+        if self.trail and any(result.error is None for result in self.trail):  # an answer in hand: the deadline counts
+            call.cut_s = self.limits.deadline_s
         if self.trace is not None:
             call.trace = self.trace.attempt(call.tier, call.started_s)
         try:
@@ -208,8 +221,13 @@ class Exchange:
 
     async def _complete(self, call: Call, body: bytes) -> AttemptResult:
         reply: Reply = await self.upstream.complete(call.tier, body, **self._extra(call))
-        answer = answer_of(reply.parsed)
-        attempt = self._record(call, answer, usage_of(reply.parsed))
+        usage = usage_of(reply.parsed)
+        try:
+            answer = answer_of(reply.parsed)
+        except UpstreamError as error:  # it may have cost something all the same
+            return AttemptResult(self._record(call, Answer("", None), usage, error), error=error, reply=reply)
+        further_bytes = _further_bytes(reply.parsed) if usage is None else 0
+        attempt = self._record(call, answer, usage, further_bytes=further_bytes)
         return AttemptResult(attempt, answer=_counted(answer, attempt), reply=reply)
 
     async def _hold(self, call: Call, body: bytes) -> AttemptResult:
@@ -237,14 +255,22 @@ class Exchange:
             reason = said.error or "the stream ended before the answer did"
             error = UpstreamError(f"tier '{call.tier.name}': {reason}", kind="reset")
         answer = replace(said.answer, finish_reason=CANCELLED) if cancelled else said.answer
-        attempt = self._record(call, answer, said.usage, error)
+        attempt = self._record(call, answer, said.usage, error, further_bytes=said.further_bytes)
         return AttemptResult(attempt, None if error or cancelled else _counted(answer, attempt), error, raw)
 
-    def _record(self, call: Call, answer: Answer, usage: Usage | None, error: UpstreamError | None = None) -> Attempt:
+    def _record(
+        self,
+        call: Call,
+        answer: Answer,
+        usage: Usage | None,
+        error: UpstreamError | None = None,
+        *,
+        further_bytes: int = 0,
+    ) -> Attempt:
         billed = error is None or error.kind not in _NOT_BILLED
         if usage is None and billed:
             given = round(estimate_input_tokens(view_of(self.chat.request)))
-            usage = Usage(given, -(-len(_all_text(answer).encode(errors="replace")) // _BYTES_PER_TOKEN))
+            usage = Usage(given, -(-(_bytes_of(answer) + further_bytes) // _BYTES_PER_TOKEN))
         first_s = call.first_byte_s
         return Attempt(
             tier=call.tier.name,
@@ -267,6 +293,8 @@ class Exchange:
         extra: dict[str, Any] = {} if call.trace is None else {"headers": call.trace.headers}
         if self.limits.deadline_s is not None:
             extra["deadline_s"] = self.limits.deadline_s
+        if call.cut_s is not None:
+            extra["cut_s"] = call.cut_s
         return extra
 
     def _judge(self, answer: Answer, tier: str) -> Verdict | None:
@@ -294,6 +322,15 @@ def _counted(answer: Answer, attempt: Attempt) -> Answer:
     return replace(answer, output_tokens=attempt.output_tokens)
 
 
-def _all_text(answer: Answer) -> str:
+def _bytes_of(answer: Answer) -> int:
     calls = "".join(str(call.get("function") or "") for call in answer.tool_calls)
-    return answer.text + calls
+    return len((answer.text + calls).encode(errors="replace"))
+
+
+def _further_bytes(parsed: dict[str, Any]) -> int:
+    # What the choices beyond the first said: they are billed too.
+    said = 0
+    for choice in parsed["choices"][1:]:
+        with contextlib.suppress(UpstreamError):
+            said += _bytes_of(answer_of({"choices": [choice]}))
+    return said

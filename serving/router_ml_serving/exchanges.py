@@ -6,16 +6,23 @@ from collections.abc import Iterable
 
 from router_ml.exploration import Background, draw_background
 from router_ml.schema import Attempt
+from router_ml_serving.cascade import AttemptResult
 from router_ml_serving.cascade import Limits as CallLimits
-from router_ml_serving.exchange import Exchange
+from router_ml_serving.exchange import CANCELLED, Exchange
 from router_ml_serving.journal import row_beside
 from router_ml_serving.service import Admitted, Decided, Service, now_s
 from router_ml_serving.shadow import run_beside
+from router_ml_serving.span_facts import shown
 from router_ml_serving.telemetry import outcome
 
 __all__ = ["begin"]
 
 Headers = Iterable[tuple[bytes, bytes]]
+
+# Refusals that are a matter of the tier: its bill, model, time or limit. All other 4xx are about what was sent.
+_FAULT_OF_THE_TIER = frozenset({401, 402, 403, 404, 408, 409, 425, 429})
+# Nothing has reached the tier.
+_NEVER_SENT = frozenset({"open", "connect"})
 
 
 def begin(service: Service, admitted: Admitted, *, path: str, headers: Headers, started_s: float) -> Exchange:
@@ -36,7 +43,7 @@ def begin(service: Service, admitted: Admitted, *, path: str, headers: Headers, 
     # Before the decision, so that nothing in the request can sway it.
     drawn = draw_background(exploration.audit, exploration.shadow, service.rng)
     try:
-        decided = service.decide(admitted, pin=True)
+        decided = service.decide(admitted)
     except Exception:
         service.limits.settle(admitted.caller, aside=admitted.aside, used=0.0)
         raise
@@ -56,6 +63,7 @@ def begin(service: Service, admitted: Admitted, *, path: str, headers: Headers, 
         limits,
         started_s,
         lambda over: _over(service, admitted, decided, over, drawn, path),
+        expected_s=service.health.expected_s,
     )
     if service.tracing is not None:
         exchange.trace = service.tracing.request(path, headers, chat, started_s)
@@ -74,29 +82,47 @@ def _over(
     service.record(chat, decided, attempts)
     used = sum((attempt.input_tokens or 0) + (attempt.output_tokens or 0) for attempt in attempts)
     service.limits.settle(admitted.caller, aside=admitted.aside, used=used)
-    service.limits.note(admitted.caller, {attempt.tier for attempt in attempts}, exchange.ladder.names)
-    service.recall.after(chat.request, decision, attempts)
+    reached = {attempt.tier for attempt in attempts if attempt.error not in _NEVER_SENT}
+    service.limits.note(admitted.caller, reached, exchange.ladder.names)
+    given = _given(exchange)
+    service.recall.after(chat.request, decision, attempts, None if given is None else given.attempt)
     if not decision.adequacy:  # the client named its tier: nothing was decided, and nothing is left to learn
         return
-    _tell_rollout(service, decided, exchange)
+    if given is not None:
+        _tell_rollout(service, decided, exchange, given)
     if drawn is not None:
         _run_beside(service, decided, exchange, drawn)
 
 
-def _tell_rollout(service: Service, decided: Decided, exchange: Exchange) -> None:
-    attempts, request = exchange.attempts, exchange.chat.request
-    if not attempts or attempts[-1].finish_reason == "cancelled":
+def _given(exchange: Exchange) -> AttemptResult | None:
+    """Return what the client got, an answer or a failure; None when it left before."""
+    given = shown(exchange.trail)
+    if given is None or given.attempt.error == CANCELLED:
+        return None
+    # A deadline of ours cancels a call, too; but then the client has got the answer that was there before.
+    left = exchange.answered_s is None and exchange.trail[-1].attempt.finish_reason == CANCELLED
+    return None if left else given
+
+
+def _tell_rollout(service: Service, decided: Decided, exchange: Exchange, given: AttemptResult) -> None:
+    request = exchange.chat.request
+    first, failed = exchange.trail[0].attempt, given.attempt.error is not None
+    if failed and _is_refusal_of_the_request(given):  # any bundle would have got it: nothing to compare
         return
-    failed = attempts[-1].error is not None
     service.rollout.note(
         decided.decision.policy_version,
-        escalated=None if attempts[0].error is not None else outcome(attempts[0]) == "inadequate",
+        escalated=None if first.error is not None else outcome(first) == "inadequate",
         error=failed,
         latency_ms=None if failed else (now_s() - exchange.started_s) * 1e3,
         session=request.session_id,
         tenant=request.tenant,
         started_s=exchange.started_s,
     )
+
+
+def _is_refusal_of_the_request(given: AttemptResult) -> bool:
+    status = None if given.error is None else given.error.status
+    return status is not None and 400 <= status < 500 and status not in _FAULT_OF_THE_TIER
 
 
 def _run_beside(service: Service, decided: Decided, exchange: Exchange, drawn: Background) -> None:

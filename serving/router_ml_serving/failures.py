@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import lru_cache
 
 import aiohttp
+import orjson
 
 from router_ml.errors import UpstreamError
 from router_ml.ladder import Tier
 from router_ml_serving.retry import retry_after_s
 
-__all__ = ["CircuitOpen", "KeyRefused", "RefusedByUpstream", "forwarded", "named", "refusal"]
+__all__ = ["CircuitOpen", "KeyRefused", "RefusedByUpstream", "forwarded", "named", "refusal", "refusal_in_stream"]
 
 log = logging.getLogger(__name__)
 
-# What an upstream says about limits and its own request id is of use to the client; the rest is between the two of us.
-_FORWARDED = ("retry-after", "x-request-id", "x-ratelimit-", "openai-")
+# When to come back, and what to name to the provider's support. Whose account it is, and how much of its allowance is
+# left for all of our clients together, is between the upstream and us.
+_FORWARDED = frozenset({"retry-after", "x-request-id", "openai-processing-ms", "openai-version", "openai-model"})
+
+_STATUS = re.compile("[45][0-9][0-9]")
 
 
 class RefusedByUpstream(UpstreamError):
@@ -67,7 +72,14 @@ def _failure(tier: Tier, kind: str, said: str) -> UpstreamError:
     return UpstreamError(f"tier '{tier.name}' {said}", kind=kind)
 
 
-def refusal(tier: Tier, response: aiohttp.ClientResponse, body: bytes, now: Callable[[], datetime]) -> UpstreamError:
+def refusal(
+    tier: Tier,
+    response: aiohttp.ClientResponse,
+    body: bytes,
+    now: Callable[[], datetime],
+    *,
+    status: int | None = None,
+) -> UpstreamError:
     """Turn a response that is not a 200 into an error.
 
     Args:
@@ -75,8 +87,9 @@ def refusal(tier: Tier, response: aiohttp.ClientResponse, body: bytes, now: Call
         response: Its status and headers.
         body: What it said.
         now: The time of day (UTC), for a `Retry-After` that is a date.
+        status: The status in effect, where it is not the response's own.
     """
-    status = response.status
+    status = response.status if status is None else status
     if status in (401, 403):
         # Handing this on would send the client looking for a fault in its own key.
         where = f"the variable {tier.api_key_env}" if tier.api_key_env else "api_key_env of the tier"
@@ -90,6 +103,23 @@ def refusal(tier: Tier, response: aiohttp.ClientResponse, body: bytes, now: Call
     return RefusedByUpstream(message, status=status, body=body, headers=headers, asked_s=asked_s)
 
 
+def refusal_in_stream(
+    tier: Tier, response: aiohttp.ClientResponse, payload: bytes, now: Callable[[], datetime]
+) -> UpstreamError:
+    """Turn a stream whose first event is an error into the error that it would have been as a response.
+
+    Args:
+        tier: Who sent it.
+        response: Its headers.
+        payload: The event: a JSON object with `error`, whose `status` or `code` may be one of HTTP; else it is 502.
+        now: The time of day (UTC).
+    """
+    said = orjson.loads(payload)["error"]
+    facts = [said.get(name) for name in ("status", "code")] if isinstance(said, dict) else []
+    numbers = [int(fact) for fact in facts if isinstance(fact, int | str) and _STATUS.fullmatch(str(fact))]
+    return refusal(tier, response, payload, now, status=numbers[0] if numbers else 502)
+
+
 def forwarded(headers: Mapping[str, str]) -> dict[str, str]:
     """Return the response headers that are worth handing on to the client, in lower case."""
     return {kept: value for name, value in headers.items() if (kept := _kept(name)) is not None}
@@ -98,4 +128,4 @@ def forwarded(headers: Mapping[str, str]) -> dict[str, str]:
 @lru_cache(maxsize=1024)
 def _kept(name: str) -> str | None:
     lower = name.lower()
-    return lower if lower.startswith(_FORWARDED) else None
+    return lower if lower in _FORWARDED else None

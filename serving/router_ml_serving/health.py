@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from router_ml.ladder import Tier
+from router_ml_serving.speeds import Speeds
 
 __all__ = ["REFUSED", "Health"]
 
@@ -23,8 +24,8 @@ _LONGEST_ASKED_S = 600.0
 _LAST_RESORT_S = 1.0
 _SHARE, _LEAST_CALLS = 0.5, 20
 _SLOTS, _SLOT_S = 6, 5.0
-# The weight of the newest measurement: an estimate follows the last twenty or so.
-_WEIGHT = 0.1
+# Nobody who waits longer than this, and than so many usual answers, hangs up out of impatience alone.
+_PATIENT_S, _PATIENT_ANSWERS = 5.0, 4.0
 
 
 @dataclass(slots=True)
@@ -32,8 +33,6 @@ class _Circuit:
     # One tier. Tickets number the periods between two changes, so that what a call of an earlier period says is
     # recognised as old; while open, tickets above `opened` belong to probes.
     name: str
-    latency_ms: float
-    ttft_ms: float = 0.0
     ticket: int = 0
     opened: int = 0
     until_s: float | None = None  # None: closed
@@ -71,7 +70,8 @@ class Health:
     once a second then, so that the first sign of life is seen.
 
     Args:
-        tiers: The ladder, in its order; `Tier.latency_ms` is what their speed is taken for before it is measured. Those
+        tiers: The ladder, in its order; `Tier.latency_ms` is what their speed is taken for while it is not
+            measured. Those
             without a `base_url` are never called, and so have no say in whether all are open.
         failures: Failures in a row that open a circuit; 0 never opens one. Half of 20 calls or more within 30 s do too.
         open_s: How long a circuit is open at first.
@@ -95,19 +95,17 @@ class Health:
         self._circuits: dict[str, _Circuit] = {}
         self._unhealthy: frozenset[str] = frozenset()
         self._until_s = math.inf  # until when that holds
-        self._measured = False
-        self._latency_ms: tuple[float, ...] | None = None
-        self._ttft_ms: tuple[float, ...] | None = None
+        self._latency, self._ttft = Speeds(clock), Speeds(clock)
         self.follow(tiers)
 
     def follow(self, tiers: Iterable[Tier]) -> None:
         """Take over another ladder, as when a bundle is swapped; what is known of tiers that stay is kept."""
         ladder = list(tiers)
         for tier in ladder:
-            self._circuits.setdefault(tier.name, _Circuit(tier.name, tier.latency_ms))
-        self._ladder = [self._circuits[tier.name] for tier in ladder]
+            self._circuits.setdefault(tier.name, _Circuit(tier.name))
         self._reachable = [self._circuits[tier.name] for tier in ladder if tier.base_url is not None]
-        self._latency_ms = self._ttft_ms = None
+        self._latency.follow({tier.name: tier.latency_ms for tier in ladder})
+        self._ttft.follow({tier.name: 0.0 for tier in ladder})
 
     def unhealthy(self) -> frozenset[str]:
         """Return the tiers that must not be called now; one that is due for its probe is not among them."""
@@ -117,15 +115,15 @@ class Health:
 
     def latency_ms(self) -> tuple[float, ...] | None:
         """Return how long whole answers have been taking per tier, in the ladder's order; None before the first."""
-        if self._latency_ms is None and self._measured:
-            self._latency_ms = tuple(circuit.latency_ms for circuit in self._ladder)
-        return self._latency_ms
+        return self._latency.all()
+
+    def expected_s(self, tier: str) -> float:
+        """Return how long a whole answer of a tier usually takes, in seconds; 0 when nothing is known."""
+        return self._latency.of(tier) / 1e3
 
     def ttft_ms(self) -> tuple[float, ...] | None:
         """Return the same for the first bytes of streams; 0 for tiers that have sent none yet."""
-        if self._ttft_ms is None and self._measured:
-            self._ttft_ms = tuple(circuit.ttft_ms for circuit in self._ladder)
-        return self._ttft_ms
+        return self._ttft.all()
 
     def begin(self, tier: str) -> int:
         """Ask to call a tier now; who gets a ticket must report how the call ended.
@@ -164,8 +162,7 @@ class Health:
     def first_byte(self, tier: str, ticket: int, ttft_ms: float) -> None:
         """Report the first bytes of a stream: from a probe, they are enough to close the circuit."""
         circuit = self._circuit(tier)
-        circuit.ttft_ms = _blend(circuit.ttft_ms, ttft_ms)
-        self._measured, self._ttft_ms = True, None
+        self._ttft.note(tier, ttft_ms)
         if circuit.until_s is not None:
             self._probed_well(circuit, ticket)
 
@@ -179,8 +176,7 @@ class Health:
         """
         circuit = self._circuit(tier)
         if latency_ms is not None:
-            circuit.latency_ms = _blend(circuit.latency_ms, latency_ms)
-            self._measured, self._latency_ms = True, None
+            self._latency.note(tier, latency_ms)
         if circuit.until_s is not None:
             self._probed_well(circuit, ticket)
         elif ticket == circuit.ticket:
@@ -211,8 +207,23 @@ class Health:
         elif ticket > circuit.opened:
             self._probed_ill(circuit, now_s, pause_s)
 
-    def abandoned(self, tier: str, ticket: int) -> None:
-        """Report a call that its caller gave up, which says nothing; if it was the probe, the next call is."""
+    def abandoned(self, tier: str, ticket: int, *, unanswered_s: float | None = None, too_late: bool = False) -> None:
+        """Report a call that its caller gave up.
+
+        Early, that says nothing; if it was the probe, the next call is. A tier that kept its caller waiting for the
+        first byte, for more than 5 s and four usual answers, or until the request's own deadline, has failed.
+
+        Args:
+            tier: Who was called.
+            ticket: The call's.
+            unanswered_s: How long nothing had come; None when the answer had begun.
+            too_late: The deadline of the request ended the call, and no client that hung up.
+        """
+        if unanswered_s is not None:
+            patience_s = max(_PATIENT_S, _PATIENT_ANSWERS * self.expected_s(tier))
+            if too_late or unanswered_s > patience_s:
+                self.failed(tier, ticket)
+                return
         circuit = self._circuit(tier)
         if circuit.probe_s is not None and ticket == circuit.ticket:
             circuit.probe_s, circuit.asked_s = None, -math.inf
@@ -221,7 +232,7 @@ class Health:
     def _circuit(self, tier: str) -> _Circuit:
         found = self._circuits.get(tier)
         if found is None:
-            found = self._circuits[tier] = _Circuit(tier, 0.0)
+            found = self._circuits[tier] = _Circuit(tier)
         return found
 
     def _due_s(self, circuit: _Circuit, until_s: float) -> float:
@@ -275,7 +286,3 @@ class Health:
                 found[circuit.name] = ends_s
         self._unhealthy = frozenset(found)
         self._until_s = min(found.values(), default=math.inf)
-
-
-def _blend(known_ms: float, new_ms: float) -> float:
-    return known_ms + _WEIGHT * (new_ms - known_ms) if known_ms > 0.0 else new_ms

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Container, Mapping
+from collections import Counter
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from router_ml_serving.auth import Caller
@@ -110,6 +111,27 @@ class Limits:
         if account.requests is None and account.tokens is None:
             return 0.0
         now_s = self._clock()
+        self._check(account, tokens, requests, now_s)
+        return _take(account, tokens, requests, now_s)
+
+    def admit_all(self, callers: Sequence[Caller]) -> None:
+        """Let a batch of requests in that call no upstream: all of them, or none.
+
+        Args:
+            callers: Who asks, one for each request; they may be different tenants.
+
+        Raises:
+            RateLimited: When one of the tenants has to wait; nothing was taken from any of them.
+        """
+        asked = Counter(caller.tenant for caller in callers)
+        now_s = self._clock()
+        accounts = [(self._account(caller), asked.pop(caller.tenant)) for caller in callers if caller.tenant in asked]
+        for account, requests in accounts:
+            self._check(account, 0.0, requests, now_s)
+        for account, requests in accounts:
+            _take(account, 0.0, requests, now_s)
+
+    def _check(self, account: _Account, tokens: float, requests: int, now_s: float) -> None:
         wait_s, what = 0.0, ""
         if account.requests is not None:
             # A batch larger than a minute's worth could never come in: a full bucket lets it, and is overdrawn.
@@ -119,13 +141,6 @@ class Limits:
             wait_s, what = max((wait_s, what), (account.tokens.wait_s(1.0, now_s), "tokens"))
         if wait_s > _SLACK_S:
             raise self._limited(account, what, wait_s, now_s)
-        if account.requests is not None:
-            account.requests.take(requests, now_s)
-        if account.tokens is None:
-            return 0.0
-        aside = min(tokens, account.tokens.per_minute)
-        account.tokens.take(aside, now_s)
-        return aside
 
     def settle(self, caller: Caller, *, aside: float, used: float) -> None:
         """Charge what upstreams counted instead of what was set aside, once the request is over.
@@ -176,7 +191,7 @@ class Limits:
 
         Args:
             caller: Who asked.
-            tiers: Every tier that was called for it, escalations included.
+            tiers: Every tier that a call for it reached, escalations included.
             ladder: As for `allowed`.
         """
         share = self._account(caller).share
@@ -212,6 +227,16 @@ def _opened(rules: TenantRules) -> _Account:
         None if tokens is None else _Bucket(tokens),
         None if share is None or share >= 1.0 else _Share(share),
     )
+
+
+def _take(account: _Account, tokens: float, requests: int, now_s: float) -> float:
+    if account.requests is not None:
+        account.requests.take(requests, now_s)
+    if account.tokens is None:
+        return 0.0
+    aside = min(tokens, account.tokens.per_minute)
+    account.tokens.take(aside, now_s)
+    return aside
 
 
 def _know(account: _Account, ladder: tuple[str, ...]) -> None:

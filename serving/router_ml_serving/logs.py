@@ -58,6 +58,8 @@ def configure(level: str = "info", form: Literal["text", "json"] = "text") -> No
     handler.setFormatter(JsonFormatter() if form == "json" else FieldFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    # A sentence for every request that is no HTTP: strangers would write our log. They are counted (guard.py).
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
 
 
 def announce(what: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import exp
+from math import exp, sqrt
 from typing import Any
 
 from router_ml.features import text_of
@@ -65,15 +65,20 @@ class _Tally:
         wrong, and so is the promise of quality for what the judge lets pass. So the bar is 1/2, lower where the tiers
         cost nearly the same.
 
-        p is the mean of the observations and one more at what the router expected, so that one escalation is enough
+        p is the mean of the observations and one more at what the router expected, e, so that one escalation is enough
         for a class that nobody has seen before, and one success outweighs it again. Where the router expected as many
-        refusals there is nothing to correct: it has weighed them.
+        refusals there is nothing to correct: it has weighed them. So the refusals must also be more than e of the
+        observations by a standard error of so many, sqrt(n e (1 - e)). One refusal is, where the router expected less
+        than every second one; and as observations fade the error does so more slowly, so that every floor ends although
+        p tends to e, whatever the bar.
         """
-        if not self.n or self.refused <= self.expected:
+        if not self.n or at_s - self.at_s > _FORGOTTEN * ttl_s:
             return False
         fades = exp((self.at_s - at_s) / ttl_s)
-        p = (self.refused * fades + self.expected / self.n) / (self.n * fades + 1.0)
-        return p > min(_EVEN, 1.0 - self.cost_ratio)
+        usual, n = self.expected / self.n, self.n * fades
+        error = sqrt(max(n * usual * (1.0 - usual), 0.0))
+        p = (self.refused * fades + usual) / (n + 1.0)
+        return (self.refused - self.expected) * fades > error and p > min(_EVEN, 1.0 - self.cost_ratio)
 
 
 @dataclass(slots=True)

@@ -62,7 +62,7 @@ class WrongKey(RouterError):
 
 
 class NoPermission(RouterError):
-    """What was asked for is switched off."""
+    """What was asked for is switched off, or not for whoever asks."""
 
     code = "forbidden"
     http_status = 403
@@ -137,8 +137,8 @@ def answer_to(error: Exception, path: str) -> Response:
         return reply_to(error)
     if isinstance(error, ClientGone):
         return Response(status_code=CLIENT_CLOSED_REQUEST)
-    # Neither message nor stack: both may quote the prompt.
-    log.error("unexpected_error", extra={"path": path, "error": type(error).__name__})
+    # Of the exception the log keeps the stack and not the message, which may quote the prompt (logs.py).
+    log.error("unexpected_error", exc_info=error, extra={"path": path, "error": type(error).__name__})
     body = error_body("The router failed on this request; its log says why.", status=500, code="internal_error")
     return Response(orjson.dumps(body), 500, media_type="application/json")
 
@@ -159,7 +159,7 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101  registered for this class only
     status = error.status_code
     messages = {
-        404: f"Unknown URL ({request.method} {request.url.path}); see /docs for what exists.",
+        404: f"Unknown URL ({request.method} {request.url.path}); docs/service.md lists what exists.",
         405: f"{request.method} is not allowed on {request.url.path}.",
     }
     body = error_body(messages.get(status, str(error.detail)), status=status, code=_HTTP_CODES.get(status))

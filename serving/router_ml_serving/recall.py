@@ -64,12 +64,20 @@ class Recall:
             return _NOTHING
         return Recalled(hint, *dearest_floor(ladder, (hint.floor, "session"), (needed, "template memory")))
 
-    def after(self, request: Request, decision: Decision, attempts: Sequence[Attempt]) -> None:
-        """Learn from an exchange that is over; where no answer reached the client, its session stays as it was."""
+    def after(self, request: Request, decision: Decision, attempts: Sequence[Attempt], shown: Attempt | None) -> None:
+        """Learn from an exchange that is over; where no answer reached the client, its session stays as it was.
+
+        Args:
+            request: What was asked.
+            decision: What was decided.
+            attempts: What was tried, in order.
+            shown: The attempt whose answer the client was given; None where it left before, or got an error.
+        """
         self.memory.learn(request, decision, attempts)
-        shown = next((attempt for attempt in reversed(attempts) if attempt.error is None), None)
-        if shown is not None:
-            self.sessions.note(request, decision, shown.tier, shown.input_tokens or 0)
+        if shown is None or shown.error is not None:
+            return
+        escalated = shown.tier != attempts[0].tier and attempts[0].error is None
+        self.sessions.note(request, decision, shown.tier, shown.input_tokens or 0, escalated=escalated)
 
     def decided(self, request: Request, decision: Decision, input_tokens: int) -> None:
         """Note a decision whose answer somebody else fetches, about `input_tokens` long."""

@@ -20,15 +20,19 @@ from typing import ParamSpec, TypeVar
 
 from router_ml.errors import StoreError
 from router_ml.schema import Feedback
-from router_ml.store import EventStore
+from router_ml.store import Deciding, EventStore, StoreRow
 from router_ml_serving.spill import Spill
-from router_ml_serving.writer import Recordable, Writer, Written
+from router_ml_serving.writer import Amendment, Recordable, Writer, Written
 
 __all__ = ["Recorder"]
 
 log = logging.getLogger(__name__)
 
 PURGE_EVERY_S = 3600.0
+# A few very long prompts fill the memory sooner than thousands of usual ones; what is not written out yet is taken for
+# one of these.
+_MOST_QUEUED_BYTES = 64 * 2**20
+_USUAL_BYTES = 10_000
 T = TypeVar("T")
 P = ParamSpec("P")
 
@@ -44,11 +48,11 @@ class Recorder:
     Args:
         store: Where events go. The recorder does not close it.
         spill: File for what the store cannot take; its folder is made by `start`.
-        queue_size: Interactions that may wait in memory; beyond that they go to the spill file.
+        queue_size: Interactions that may wait in memory; beyond that, or 64 MiB, they go to the spill file.
         batch_size: Interactions per transaction. A transaction costs as much as a dozen of them.
         flush_s: How long an interaction waits for its batch to fill.
         retry_s: How long a store that failed is left alone.
-        retention: Interactions older than this are deleted, once an hour; None keeps them.
+        retention: Interactions older than this are deleted, once an hour and first after one; None keeps them.
         clock: Monotonic seconds.
         now: The time of day, with its time zone.
     """
@@ -79,10 +83,12 @@ class Recorder:
         self._retention = retention
         self._clock = clock
         self._now = now
-        self._purge_at = float("-inf")
-        # The time of day at the last purge, and on the other clock.
-        self._looked: tuple[datetime, float] | None = None
+        # The time of day when a purge was last thought of, and on the other clock. At the start it is often wrong, till
+        # somebody sets it: nothing is purged by it before an hour has passed.
+        self._looked = (now(), clock())
+        self._purge_at = self._looked[1] + PURGE_EVERY_S
         self._queue: deque[Recordable] = deque()
+        self._queued_bytes = 0
         self._in_flight = 0
         self._full = asyncio.Event()
         self._flushing = asyncio.Lock()
@@ -118,10 +124,12 @@ class Recorder:
         Args:
             interaction: The record, or a function that builds it, called later in another thread.
         """
-        if self._closed or (len(self._queue) >= self._queue_size and not self._make_room()):
+        full = len(self._queue) >= self._queue_size or self._queued_bytes >= _MOST_QUEUED_BYTES
+        if self._closed or (full and not self._make_room()):
             self._lose()
             return
         self._queue.append(interaction)
+        self._queued_bytes += _size(interaction)
         if len(self._queue) >= self._batch_size:
             self._full.set()
 
@@ -144,15 +152,29 @@ class Recorder:
         self._add(written)
         return new
 
-    async def policy_version(self, decision_id: str) -> str | None:
-        """Return which policy made a decision; None when that is not known, or not yet."""
-        return None if self._closed else await self._in_store_thread(self._writer.policy_version, decision_id)
+    def feedback_later(self, decision_id: str, feedback: Feedback, told: Callable[[bool], None]) -> None:
+        """Queue feedback that nobody waits for, as `record` does; what is lost counts as `failed`.
+
+        Args:
+            decision_id: The `id` of the interaction, stored already or not.
+            feedback: Counts once per `key`.
+            told: Called with whether it was new, in another thread.
+        """
+        self.record(Amendment(decision_id, feedback, told))
+
+    async def deciding(self, decision_id: str) -> Deciding | None:
+        """Return what is known of a decision; None when nothing is, or not yet."""
+        return None if self._closed else await self._in_store_thread(self._writer.deciding, decision_id)
 
     async def flush(self) -> None:
-        """Write what is queued, and return when it is in the store or in the spill file."""
+        """Write what is queued now, and return when it is in the store or in the spill file."""
         async with self._flushing:
-            while self._queue:
-                batch = [self._queue.popleft() for _ in range(min(self._batch_size, len(self._queue)))]
+            # Not what comes meanwhile: under load that would never end, and nothing else would have its turn.
+            left = len(self._queue)
+            while left > 0 and self._queue:
+                batch = [self._queue.popleft() for _ in range(min(self._batch_size, left, len(self._queue)))]
+                left -= len(batch)
+                self._queued_bytes -= sum(map(_size, batch))
                 await self._write_out(self._store_thread, self._writer.write, batch)
         if self._overflow is not None:
             await asyncio.shield(self._overflow)
@@ -225,8 +247,6 @@ class Recorder:
     def _has_jumped(self, now: datetime) -> bool:
         # A wrong clock must not delete the log: a time of day that is far from where it was is believed an hour later.
         before, self._looked = self._looked, (now, self._clock())
-        if before is None:
-            return False
         return abs((now - before[0]).total_seconds() - (self._looked[1] - before[1])) > PURGE_EVERY_S
 
     def _lose(self) -> None:
@@ -242,6 +262,7 @@ class Recorder:
         self._losing = False
         batch = list(self._queue)
         self._queue.clear()
+        self._queued_bytes = 0
         log.warning("recorder_queue_full", extra={"spilling": len(batch)})
         write = self._write_out(self._spill_thread, self._writer.spill_batch, batch)
         self._overflow = asyncio.get_running_loop().create_task(write, name="recorder-overflow")
@@ -277,3 +298,7 @@ class Recorder:
         self.recovered += written.recovered
         self.failed += written.failed
         self.purged += written.purged
+
+
+def _size(item: Recordable) -> int:
+    return len(item.body) if isinstance(item, StoreRow) else _USUAL_BYTES

@@ -77,15 +77,16 @@ class Rollout:
         """Return who decides a request: the challenger for the keys that it drew, else the champion.
 
         Args:
-            key: What belongs together: the session's id, else the decision's. Not the tenant's: tenants differ, and the
-                comparison would take that for the challenger's doing.
-            tenant: Who pays; for `canary_tenants`.
+            key: What belongs together: the session's id, else the decision's. Not the tenant's alone: tenants differ,
+                and the comparison would take that for the challenger's doing.
+            tenant: Who pays: its sessions are its own, and for `canary_tenants`.
         """
         canary = self._canary
         if (
             canary is None
             or not self._comparison.takes_part(tenant)
-            or not is_drawn(canary.bundle.version, key, self._share)
+            # Tenants choose the names of their sessions by themselves: "main" of two tenants are two sessions.
+            or not is_drawn(canary.bundle.version, key if tenant is None else f"{tenant}\0{key}", self._share)
         ):
             return self._holder.current
         return canary
@@ -109,7 +110,7 @@ class Rollout:
             error: Whether the upstream failed.
             latency_ms: Time from the request to the end of the answer.
             session: Its session: only the first request of each counts.
-            tenant: Who pays; for `canary_tenants`.
+            tenant: Who pays: its sessions are its own, and for `canary_tenants`.
             started_s: When it came, on the clock `now_s`; None reckons it from the latency.
         """
         alarm = self._comparison.note(
@@ -123,16 +124,20 @@ class Rollout:
         )
         self._hear(alarm)
 
-    def feedback(self, version: str | None, adequate: bool, *, tenant: str | None = None) -> None:
+    def feedback(
+        self, version: str | None, adequate: bool, *, tenant: str | None = None, decision_id: str | None = None
+    ) -> None:
         """Count one judgement of a client.
 
         Args:
             version: Whose decision was judged; None when it is not known.
             adequate: What was said.
             tenant: Who pays; for `canary_tenants`.
+            decision_id: What was judged: each decision counts once. None is always another one.
         """
         if version is not None:
-            self._hear(self._comparison.feedback(version, adequate=adequate, tenant=tenant))
+            alarm = self._comparison.feedback(version, adequate=adequate, tenant=tenant, decision_id=decision_id)
+            self._hear(alarm)
 
     @property
     def is_shadowing(self) -> bool:
@@ -188,8 +193,10 @@ class Rollout:
             every_s: Time between two looks.
         """
         while True:
+            # Not wait_for: in Python 3.11 it swallows a cancellation that comes together with the event.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._ringing.wait(), every_s)
+                async with asyncio.timeout(every_s):
+                    await self._ringing.wait()
             self._ringing.clear()
             alarm = self._alarm
             if alarm is not None and self._now_s() >= self._retry_at_s:

@@ -36,7 +36,7 @@ from router_ml_serving.settings import ServingSettings
 from router_ml_serving.shadow import BackgroundCalls
 from router_ml_serving.telemetry import Telemetry
 from router_ml_serving.upstream import Upstream
-from router_ml_serving.wire import Chat, resolve
+from router_ml_serving.wire import Chat, Target, resolve
 
 if TYPE_CHECKING:
     from router_ml_serving.tracing import Tracing
@@ -118,7 +118,7 @@ class Service:
         """Let requests in, all or none of them, by the rules of the tenant that each is of.
 
         Args:
-            chats: What is asked; more than one for a batch.
+            chats: What is asked; more than one for a batch, which calls no upstream.
             caller: Who sent them.
             tokens: Estimate for the prompt of one that will be answered; it is set aside.
 
@@ -127,8 +127,12 @@ class Service:
             RateLimited: When the tenant has to wait.
         """
         acting = [self.authorizer.acting_for(caller, chat.request.tenant) for chat in chats]
+        aside = 0.0
         try:
-            aside = self.limits.admit(acting[0], tokens=tokens, requests=len(chats))
+            if len(acting) == 1:
+                aside = self.limits.admit(acting[0], tokens=tokens)
+            else:
+                self.limits.admit_all(acting)
         except RateLimited as error:
             self.telemetry.limited("tokens" if " tokens " in str(error) else "requests")
             raise
@@ -139,12 +143,13 @@ class Service:
         if self.tracing is not None:
             self.tracing.refused(path, headers, status=error.http_status, code=error.code)
 
-    def decide(self, admitted: Admitted, *, pin: bool) -> Decided:
+    def decide(self, admitted: Admitted, *, target: Target | None = None) -> Decided:
         """Decide one request.
 
         Args:
             admitted: The request.
-            pin: Whether a tier or upstream model named by the client answers (else the router decides all the same).
+            target: What its `model` means, when only the decision is asked for: the router then decides whatever tier
+                the client has named. None: the answer is asked for, and a tier that was named gives it.
 
         Raises:
             ModelNotFound: When the `model` means nothing here.
@@ -154,18 +159,21 @@ class Service:
         decision_id = self.ids.next()
         router = self.rollout.router_for(chat.request.session_id or decision_id, chat.request.tenant)
         names = router.ladder.names
-        target = resolve(chat.model, router.ladder)
-        if target.pinned is not None and pin:
-            self.limits.check_named(admitted.caller, target.pinned.name, names)
-            decision = _pinned(target.pinned, decision_id, router.bundle.version)
-            return Decided(decision, router, NOTHING_SPECIAL, None, ts)
+        answers = target is None
+        if target is None:
+            target = resolve(chat.model, router.ladder, allowed=self.limits.allowed(admitted.caller, names))
+            if target.pinned is not None:
+                self.limits.check_named(admitted.caller, target.pinned.name, names)
+                decision = _pinned(target.pinned, decision_id, router.bundle.version)
+                return Decided(decision, router, NOTHING_SPECIAL, None, ts)
         quality = chat.quality if target.quality is None else target.quality
         recalled = self.recall.before(chat.request, names, router.bundle.version)
         circumstances = self._circumstances(admitted, router, recalled)
         decision = router.route(
             chat.request, decision_id=decision_id, rng=self.rng, quality=quality, circumstances=circumstances
         )
-        self._tell_weak_negative(recalled, ts)
+        if answers:
+            self._tell_weak_negative(recalled, ts)
         return Decided(decision, router, circumstances, quality, ts)
 
     def _circumstances(self, admitted: Admitted, router: Router, recalled: Recalled) -> Circumstances:
@@ -197,13 +205,8 @@ class Service:
 
     def _tell_weak_negative(self, recalled: Recalled, ts: datetime) -> None:
         found = recalled.weak_negative(ts)
-        if found is None:
-            return
-
-        async def tell() -> None:
-            self.telemetry.feedback("retry", new=await self.recorder.feedback(*found))
-
-        self.background.start(tell)
+        if found is not None:
+            self.recorder.feedback_later(*found, lambda new: self.telemetry.feedback("retry", new=new))
 
     def record(self, chat: Chat, decided: Decided, attempts: Sequence[Attempt]) -> None:
         """Queue the record of one request; it is stored later, off the hot path."""

@@ -50,7 +50,7 @@ class _Session:
     input_tokens: int
     turn: Turn
     words: bytes
-    # The tier of the last turn that was more than "go on".
+    # The tier that the last turn that was more than "go on" needed, or a follow-up of it.
     floor: str
     # Whose answer may be asked about again (None: nobody's any more), and how often in a row that has happened.
     decision_id: str | None
@@ -116,7 +116,14 @@ class Sessions:
         )
 
     def note(
-        self, request: Request, decision: Decision, tier: str, input_tokens: int, *, answered: bool = True
+        self,
+        request: Request,
+        decision: Decision,
+        tier: str,
+        input_tokens: int,
+        *,
+        answered: bool = True,
+        escalated: bool = False,
     ) -> None:
         """Remember who answered a request.
 
@@ -126,6 +133,8 @@ class Sessions:
             tier: The tier whose answer the client got.
             input_tokens: Length of its prompt.
             answered: False where only the decision was asked for: asking again then says nothing about an answer.
+            escalated: True where a cheaper tier's answer was refused first, so that this conversation needs this tier.
+                Who answered because of an error, or was drawn to explore, is not known to be needed.
         """
         if request.session_id is None:
             return
@@ -133,14 +142,15 @@ class Sessions:
         before = self._sessions.get(key)
         again = before is not None and _asked_again(before, turn, request) is not None
         # A follow-up is as difficult as what it follows, and more so if even that tier was not enough for it.
-        follows = before is not None and turn.follow_up and tier == decision.tier
+        needed = tier if escalated else decision.planned or decision.tier
+        follows = before is not None and turn.follow_up and not escalated
         session = _Session(
             answered_s=self._clock(),
             tier=tier,
             input_tokens=input_tokens,
             turn=turn,
             words=words_of(request.messages) if turn.asks else b"",
-            floor=before.floor if before is not None and follows else tier,
+            floor=before.floor if before is not None and follows else needed,
             decision_id=decision.decision_id if answered and turn.asks else None,
             repeats=before.repeats + 1 if before is not None and again else 0,
         )

@@ -19,13 +19,15 @@ class ServingSettings(BaseModel):
 
     `connect_s`, `idle_s` (between two pieces of an answer) and `total_s` bound an upstream call, which is tried again
     up to `retries` times within `retry_s`. So many `breaker_failures` in a row open the circuit of a tier for
-    `breaker_s` (0: never). With `upstream_hosts`, tiers must be served at one of them.
+    `breaker_s` (0: never). An answer of more than `max_answer_bytes` is an error. With `upstream_hosts`, tiers must be
+    served at one of them.
 
     A stream whose tier is adequate with at least `stream_adequacy` passes straight through; others are held until
     judged, with a comment every `keepalive_s`. `reload_s` is how often the champion pointer is looked at.
     `api_key_env` and `admin_key_env` name the environment variables that hold the keys, `keys_file` holds the digests
     of tenants' keys; without a client key the service listens on this machine alone, unless `allow_anonymous`.
-    `receive_s` is how long a request may take to arrive.
+    `receive_s` is how long a request may take to arrive, `send_s` how long a client may read nothing of its answer.
+    `docs` and `open_metrics` show /docs and /metrics to everybody on other interfaces than the loopback, too.
 
     `sessions` are remembered at most, until `session_ttl_s` of silence; a prompt cache is warm for `cache_idle_s`, and
     who asks again within `repeat_s` was not content. Of `memory_classes` of requests the tier they needed is
@@ -49,6 +51,7 @@ class ServingSettings(BaseModel):
     retry_s: Seconds = 5.0
     breaker_failures: Annotated[int, Field(ge=0)] = 5
     breaker_s: Seconds = 10.0
+    max_answer_bytes: Annotated[int, Field(gt=0)] = 32 * 1024 * 1024
     upstream_hosts: tuple[str, ...] = ()
     stream_adequacy: Annotated[float, Field(ge=0.0, le=1.0)] = 0.9
     keepalive_s: Seconds = 2.0
@@ -58,6 +61,9 @@ class ServingSettings(BaseModel):
     keys_file: Path | None = None
     allow_anonymous: bool = False
     receive_s: Seconds = 60.0
+    send_s: Seconds = 30.0
+    docs: bool = False
+    open_metrics: bool = False
     admin_key_env: str = "ROUTER_ML_ADMIN_KEY"
     queue_size: Annotated[int, Field(gt=0)] = 10_000
     batch_size: Annotated[int, Field(gt=0)] = 200

@@ -182,13 +182,15 @@ class StreamedReply(Response):
 
 async def _forward(stream: OpenStream, voice: StreamVoice, send: Send) -> UpstreamError | None:
     # Returns the error that broke the stream off.
-    chunks = stream.call.chunks
+    call, chunks = stream.call, stream.call.chunks
     try:
         await _say(send, voice.feed(chunks[0]))
+        call.n_sent = 1
         async for piece in stream.rest:
             chunks.append(piece)
             if said := voice.feed(piece):
                 await send({"type": "http.response.body", "body": said, "more_body": True})
+            call.n_sent += 1
     except UpstreamError as error:
         return error
     return None

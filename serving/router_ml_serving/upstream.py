@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import aiohttp
-import orjson
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.tracing import Trace
 from multidict import CIMultiDict
@@ -26,8 +25,10 @@ from router_ml.records import record
 from router_ml_serving.destinations import CarefulResolver, Destination, destination_of
 from router_ml_serving.failures import CircuitOpen, KeyRefused, RefusedByUpstream, forwarded, named, refusal
 from router_ml_serving.health import REFUSED, Health
+from router_ml_serving.replies import Allowance, EndMark, first_event, parsed, refused_with, rest, whole
 from router_ml_serving.retry import TRANSIENT, Retries, RetryBudget
 from router_ml_serving.settings import ServingSettings
+from router_ml_serving.wire import is_answer
 
 __all__ = ["HttpUpstream", "RefusedByUpstream", "Reply", "Upstream"]
 
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 _POOL_KEEPALIVE_S = 10.0
 # Longer bodies go out in pieces: in one they would hold up everybody else.
 _LARGE_BYTES = 2**20
+# Timers may ring this much early.
+_TICK_S = 0.01
 # Whether the request that runs in this context had to open a connection of its own.
 _CONNECTED: ContextVar[bool] = ContextVar("connected", default=True)
 
@@ -55,13 +58,28 @@ class Upstream(Protocol):
     """Calls one tier; raises `UpstreamError` and nothing else when that fails."""
 
     async def complete(
-        self, tier: Tier, body: bytes, *, deadline_s: float | None = None, headers: Mapping[str, str] | None = None
+        self,
+        tier: Tier,
+        body: bytes,
+        *,
+        deadline_s: float | None = None,
+        cut_s: float | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Reply:
-        """Return the whole answer to one chat body; nothing is tried again after `deadline_s`."""
+        """Return the whole answer to one chat body; nothing is tried again after `deadline_s`.
+
+        `cut_s` is given when the caller cancels the call at that moment.
+        """
         ...
 
     def stream(
-        self, tier: Tier, body: bytes, *, deadline_s: float | None = None, headers: Mapping[str, str] | None = None
+        self,
+        tier: Tier,
+        body: bytes,
+        *,
+        deadline_s: float | None = None,
+        cut_s: float | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[bytes, None]:
         """Yield the bytes of a streamed answer as they arrive; closing the generator cancels the call."""
         ...
@@ -120,7 +138,12 @@ class HttpUpstream:
         connector = _Connector(limit=0, keepalive_timeout=_POOL_KEEPALIVE_S, resolver=CarefulResolver())
         # No proxy and no .netrc from the environment: a call goes where the configuration says.
         self._session = aiohttp.ClientSession(
-            timeout=timeout, connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
+            timeout=timeout,
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+            # None is asked for; what comes all the same might unpack to a thousand times its size.
+            auto_decompress=False,
         )
 
     async def close(self) -> None:
@@ -130,7 +153,13 @@ class HttpUpstream:
             self._session = None
 
     async def complete(
-        self, tier: Tier, body: bytes, *, deadline_s: float | None = None, headers: Mapping[str, str] | None = None
+        self,
+        tier: Tier,
+        body: bytes,
+        *,
+        deadline_s: float | None = None,
+        cut_s: float | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Reply:
         """Return the whole answer of a tier to one chat body.
 
@@ -138,6 +167,7 @@ class HttpUpstream:
             tier: Who is asked.
             body: What is sent.
             deadline_s: When the answer is of no more use, on the client's clock: nothing is tried again after that.
+            cut_s: When the caller itself cancels the call, on that clock: a tier that has sent nothing by then failed.
             headers: Of this call alone, beside the tier's own: the trace that it belongs to.
 
         Raises:
@@ -148,18 +178,27 @@ class HttpUpstream:
         try:
             response = await self._opened(to, body, ticket, deadline_s)
             try:
-                raw = await response.read()
+                raw = await whole(tier, response, self._settings.max_answer_bytes)
             except (TimeoutError, aiohttp.ClientError) as error:
                 raise named(tier, error) from error
-            reply = Reply(200, forwarded(response.headers), raw, _parsed(tier, raw))
+            reply = Reply(200, forwarded(response.headers), raw, parsed(tier, raw))
         except BaseException as error:
-            self._ended(tier.name, ticket, error)
+            self._ended(tier.name, ticket, error, started_s, cut_s)
             raise
-        self._health.succeeded(tier.name, ticket, (self._clock() - started_s) * 1e3)
+        if is_answer(reply.parsed):
+            self._health.succeeded(tier.name, ticket, (self._clock() - started_s) * 1e3)
+        else:  # the caller, who sees that too, puts its tokens on the bill
+            self._health.failed(tier.name, ticket)
         return reply
 
     async def stream(
-        self, tier: Tier, body: bytes, *, deadline_s: float | None = None, headers: Mapping[str, str] | None = None
+        self,
+        tier: Tier,
+        body: bytes,
+        *,
+        deadline_s: float | None = None,
+        cut_s: float | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[bytes, None]:
         """Yield the bytes of a tier's streamed answer as they arrive.
 
@@ -167,30 +206,38 @@ class HttpUpstream:
             tier: Who is asked.
             body: What is sent.
             deadline_s: When the answer is of no more use, on the client's clock: nothing is tried again after that.
+            cut_s: When the caller itself cancels the call, on that clock: a tier that has sent nothing by then failed.
             headers: Of this call alone, beside the tier's own: the trace that it belongs to.
 
         Raises:
             UpstreamError: Before the first byte for an error status, later when the stream breaks off.
         """
         to, ticket = self._begin(tier, headers)
-        clock, started_s, held_s = self._clock, self._clock(), 0.0
+        clock, started_s, held_s, mark = self._clock, self._clock(), 0.0, EndMark()
+        waiting_s: float | None = started_s
         try:
             async with await self._opened(to, body, ticket, deadline_s) as response:
-                chunk = await _first_chunk(tier, response)
+                chunk = await first_event(tier, response, self._now)
                 self._health.first_byte(tier.name, ticket, (clock() - started_s) * 1e3)
-                while chunk:
+                waiting_s = None
+                allowance = Allowance(tier, self._settings.max_answer_bytes)
+                while chunk and not mark.seen(chunk):
+                    allowance.take(chunk)
                     yielded_s = clock()
                     yield chunk
                     held_s += clock() - yielded_s  # a client that reads slowly does not make its tier slow
                     chunk = await response.content.readany()
-        except (TimeoutError, aiohttp.ClientError) as error:
-            failure = named(tier, error)
-            self._ended(tier.name, ticket, failure)
-            raise failure from error
+                # A client that hangs up on the end mark has got its answer.
+                self._health.succeeded(tier.name, ticket, (clock() - started_s - held_s) * 1e3)
+                while chunk:
+                    yield chunk
+                    chunk = await rest(response)
         except BaseException as error:
-            self._ended(tier.name, ticket, error)
-            raise
-        self._health.succeeded(tier.name, ticket, (clock() - started_s - held_s) * 1e3)
+            failure = named(tier, error) if isinstance(error, TimeoutError | aiohttp.ClientError) else error
+            self._ended(tier.name, ticket, failure, waiting_s, cut_s)
+            if failure is error:
+                raise
+            raise failure from error
 
     def _begin(self, tier: Tier, headers: Mapping[str, str] | None) -> tuple[Destination, int]:
         if self._session is None:
@@ -206,9 +253,15 @@ class HttpUpstream:
             to = replace(to, headers=CIMultiDict({**headers, **to.headers}))
         return to, ticket
 
-    def _ended(self, name: str, ticket: int, error: BaseException) -> None:
+    def _ended(
+        self, name: str, ticket: int, error: BaseException, waiting_s: float | None, cut_s: float | None
+    ) -> None:
+        # `waiting_s` is since when nothing has come; None when something has.
         if not isinstance(error, UpstreamError):
-            self._health.abandoned(name, ticket)
+            now_s = self._clock()
+            unanswered_s = None if waiting_s is None else now_s - waiting_s
+            too_late = cut_s is not None and now_s >= cut_s - _TICK_S
+            self._health.abandoned(name, ticket, unanswered_s=unanswered_s, too_late=too_late)
         elif error.kind != "status" or error.status in TRANSIENT or isinstance(error, KeyRefused):
             self._health.failed(name, ticket, asked_s=getattr(error, "asked_s", None))
         else:
@@ -245,9 +298,13 @@ class HttpUpstream:
         try:
             response = await self._send(to, body)
             if response.status == 200:
+                if response.headers.get("content-encoding", "identity") != "identity":
+                    response.close()
+                    message = f"tier '{to.tier.name}' sent a compressed answer, which was not asked for"
+                    raise UpstreamError(message, kind="protocol")
                 return response
             async with response:
-                raw = await response.read()
+                raw = await refused_with(response)
         except (TimeoutError, aiohttp.ClientError) as error:
             raise named(to.tier, error) from error
         raise refusal(to.tier, response, raw, self._now)
@@ -290,23 +347,3 @@ class _Connector(aiohttp.TCPConnector):
 
 def _payload(body: bytes) -> bytes | io.BytesIO:
     return body if len(body) <= _LARGE_BYTES else io.BytesIO(body)
-
-
-async def _first_chunk(tier: Tier, response: aiohttp.ClientResponse) -> bytes:
-    if response.content_type != "text/event-stream":
-        message = f"tier '{tier.name}' was asked for a stream and sent {response.content_type}"
-        raise UpstreamError(message, kind="protocol")
-    chunk = await response.content.readany()
-    if not chunk:
-        raise UpstreamError(f"tier '{tier.name}' sent an empty stream", kind="protocol")
-    return chunk
-
-
-def _parsed(tier: Tier, raw: bytes) -> dict[str, Any]:
-    try:
-        parsed = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise UpstreamError(f"tier '{tier.name}' sent invalid JSON", kind="protocol") from error
-    if not isinstance(parsed, dict):
-        raise UpstreamError(f"tier '{tier.name}' sent JSON that is not an object", kind="protocol")
-    return parsed

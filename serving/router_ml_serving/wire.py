@@ -5,7 +5,7 @@ Only what routing needs is read. The body itself is kept as it came and goes ups
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -25,6 +25,7 @@ __all__ = [
     "Target",
     "Usage",
     "answer_of",
+    "is_answer",
     "outgoing",
     "parse_json",
     "read_chat",
@@ -145,8 +146,13 @@ def read_chat(body: Json, headers: Iterable[tuple[bytes, bytes]] = (), *, tenant
     )
 
 
-def resolve(model: str, ladder: Ladder) -> Target:
+def resolve(model: str, ladder: Ladder, *, allowed: Container[str] | None = None) -> Target:
     """Say what a `model` name means.
+
+    Args:
+        model: The name.
+        ladder: The tiers in service.
+        allowed: The tiers that may be told of in the error; None: all.
 
     Raises:
         ModelNotFound: When it is no router, tier or upstream model of this ladder.
@@ -160,7 +166,8 @@ def resolve(model: str, ladder: Ladder) -> Target:
         return Target(pinned=tier)
     if model.startswith(_PREFIX):
         return Target(quality=_quality_in_name(model))
-    known = [*ROUTER_MODELS, *ladder.names, *dict.fromkeys(tier.model for tier in ladder)]
+    tiers = [tier for tier in ladder if allowed is None or tier.name in allowed]
+    known = [*ROUTER_MODELS, *dict.fromkeys((*(tier.name for tier in tiers), *(tier.model for tier in tiers)))]
     hint = did_you_mean(model, known)
     raise ModelNotFound(f"the model '{model:.60}' does not exist{hint}; known: {', '.join(known)}", param="model")
 
@@ -187,12 +194,10 @@ def answer_of(parsed: Json) -> Answer:
     Raises:
         UpstreamError: When it has no choice with a message.
     """
-    choices = parsed.get("choices")
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    message = choice.get("message") if isinstance(choice, dict) else None
-    if not isinstance(choice, dict) or not isinstance(message, dict):
+    choice = _first_choice(parsed)
+    if choice is None:
         raise UpstreamError("the upstream's answer has no choice with a message", kind="protocol")
-    usage = usage_of(parsed)
+    usage, message = usage_of(parsed), choice["message"]
     calls = message.get("tool_calls")
     return Answer(
         text=text_of(message.get("content")) or str(message.get("refusal") or ""),
@@ -201,6 +206,11 @@ def answer_of(parsed: Json) -> Answer:
         output_tokens=usage.output_tokens if usage else None,
         logprobs=LogProbs.of(token_logprobs(choice)),
     )
+
+
+def is_answer(parsed: Json) -> bool:
+    """Say whether a whole chat completion has a choice with a message."""
+    return _first_choice(parsed) is not None
 
 
 def token_logprobs(choice: Json) -> list[float]:
@@ -239,6 +249,12 @@ def with_facts(raw: bytes, facts: Json) -> bytes:
     inside = head[:-1].rstrip()
     comma = b"" if inside.endswith(b"{") else b","
     return inside + comma + b'"router":' + orjson.dumps(facts) + b"}" + raw[len(head) :]
+
+
+def _first_choice(parsed: Json) -> Json | None:
+    choices = parsed.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    return choice if isinstance(choice, dict) and isinstance(choice.get("message"), dict) else None
 
 
 def _check_shape(body: Json) -> None:

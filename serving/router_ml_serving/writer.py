@@ -8,18 +8,29 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple, Self
 
 from router_ml.errors import StoreError
 from router_ml.schema import Feedback, Interaction
-from router_ml.store import EventStore, StoreRow, row_of
+from router_ml.store import Deciding, EventStore, StoreRow, row_of
 from router_ml_serving.spill import Spill, feedback_line, read_chunk
 
-__all__ = ["Recordable", "Writer", "Written"]
+__all__ = ["Amendment", "Recordable", "Writer", "Written"]
 
 log = logging.getLogger(__name__)
 
+
+class Amendment(NamedTuple):
+    """Feedback that nobody waits for; `told` is called in the writing thread with whether it was new."""
+
+    decision_id: str
+    feedback: Feedback
+    told: Callable[[bool], None]
+
+
 # An interaction, its row, or a function that builds either: the hot path then writes no JSON.
-Recordable = Interaction | StoreRow | Callable[[], Interaction | StoreRow]
+_Row = Interaction | StoreRow | Callable[[], Interaction | StoreRow]
+Recordable = _Row | Amendment
 # Interactions that a purge deletes at a time: new ones come in between.
 PURGE_PAGE = 200
 
@@ -34,6 +45,16 @@ class Written:
     failed: int = 0
     purged: int = 0
     more: bool = False
+
+    def __add__(self, other: Self) -> Written:
+        return Written(
+            self.recorded + other.recorded,
+            self.spilled + other.spilled,
+            self.recovered + other.recovered,
+            self.failed + other.failed,
+            self.purged + other.purged,
+            self.more or other.more,
+        )
 
 
 class Writer:
@@ -64,26 +85,29 @@ class Writer:
 
     def write(self, batch: Sequence[Recordable]) -> Written:
         """Store a batch, or spill it."""
-        built, failed = _build(batch)
-        if not self._is_away():
-            try:
-                self._store.append_rows(built)
-            except StoreError as error:
-                self._leave_alone(error)
-            else:
-                return Written(recorded=len(built), failed=failed)
-        return self._spill_built(built, failed)
+        rows, amendments = _parted(batch)
+        written = self._write_rows(*_build(rows))
+        for one in amendments:
+            written += self._amend_later(one)
+        return written
 
     def spill_batch(self, batch: Sequence[Recordable]) -> Written:
         """Spill a batch without asking the store."""
-        return self._spill_built(*_build(batch))
+        rows, amendments = _parted(batch)
+        built, failed = _build(rows)
+        lines = [row.body for row in built]
+        lines += [feedback_line(one.decision_id, one.feedback) for one in amendments]
+        written = self._spill_lines(lines, failed)
+        for one in amendments if written.spilled else ():
+            one.told(True)
+        return written
 
-    def policy_version(self, decision_id: str) -> str | None:
-        """Return which policy made a decision; None when the store is away or does not know."""
+    def deciding(self, decision_id: str) -> Deciding | None:
+        """Return what is known of a decision; None when the store is away or does not know."""
         if self._is_away():
             return None
         try:
-            return self._store.policy_version(decision_id)
+            return self._store.deciding(decision_id)
         except StoreError as error:
             self._leave_alone(error)
             return None
@@ -162,16 +186,35 @@ class Writer:
         recovered = len(chunk.interactions) + len(chunk.feedback)
         return Written(recovered=recovered, failed=len(chunk.unreadable), more=True)
 
-    def _spill_built(self, built: Sequence[StoreRow], failed: int) -> Written:
-        if not built:
+    def _write_rows(self, built: Sequence[StoreRow], failed: int) -> Written:
+        if not self._is_away():
+            try:
+                self._store.append_rows(built)
+            except StoreError as error:
+                self._leave_alone(error)
+            else:
+                return Written(recorded=len(built), failed=failed)
+        return self._spill_lines([row.body for row in built], failed)
+
+    def _amend_later(self, one: Amendment) -> Written:
+        try:
+            new, written = self.amend(one.decision_id, one.feedback)
+        except StoreError as error:
+            log.error("feedback_lost", extra={"cause": str(error)})  # noqa: TRY400  the cause says it all
+            return Written(failed=1)
+        one.told(new)
+        return written
+
+    def _spill_lines(self, lines: Sequence[str], failed: int) -> Written:
+        if not lines:
             return Written(failed=failed)
         try:
-            self._spill.append(row.body for row in built)
+            self._spill.append(lines)
         except OSError:
-            log.exception("interactions_lost", extra={"lost": len(built)})
-            return Written(failed=failed + len(built))
+            log.exception("interactions_lost", extra={"lost": len(lines)})
+            return Written(failed=failed + len(lines))
         self._left_to_recover = True
-        return Written(spilled=len(built), failed=failed)
+        return Written(spilled=len(lines), failed=failed)
 
     def _is_away(self) -> bool:
         return self._clock() < self._retry_at
@@ -181,7 +224,18 @@ class Writer:
         log.warning("event_store_unavailable", extra={"cause": str(error), "retry_s": self._retry_s})
 
 
-def _build(batch: Sequence[Recordable]) -> tuple[list[StoreRow], int]:
+def _parted(batch: Sequence[Recordable]) -> tuple[list[_Row], list[Amendment]]:
+    rows: list[_Row] = []
+    amendments: list[Amendment] = []
+    for item in batch:
+        if isinstance(item, Amendment):
+            amendments.append(item)
+        else:
+            rows.append(item)
+    return rows, amendments
+
+
+def _build(batch: Sequence[_Row]) -> tuple[list[StoreRow], int]:
     built = []
     for item in batch:
         try:

@@ -55,7 +55,7 @@ TESTED_ELSEWHERE: dict[str, tuple[str, ...]] = {
         "router_ml_serving.service",
     ),
     "tests/serving/test_bad_input.py": ("router_ml_serving.problems",),
-    "tests/serving/test_chat.py": ("router_ml_serving.exchange", "router_ml_serving.exchanges"),
+    "tests/serving/test_chat.py": ("router_ml_serving.exchange",),
     # What the chat endpoints share: asked through each of them.
     "tests/serving/test_messages.py": ("router_ml_serving.api.answering",),
 }

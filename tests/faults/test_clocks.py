@@ -68,7 +68,7 @@ def serving(tmp_path, upstream, clock):
     store = store_by(clock, tmp_path)
     app = create_app(settings, config, store=store, environ={"SMALL_KEY": "k"}, clock=clock)
     listener = socket.create_server(("127.0.0.1", 0))
-    http = functools.partial(GuardedProtocol, receive_s=settings.receive_s)
+    http = functools.partial(GuardedProtocol, receive_s=settings.receive_s, send_s=settings.send_s)
     server = uvicorn.Server(uvicorn.Config(app, http=http, log_level="critical", lifespan="on"))
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()

@@ -32,7 +32,7 @@ def connect(service):
 def request(prompt, session, **fields):
     body = {"messages": [{"role": "user", "content": prompt}], "router": {"session_id": session}, **fields}
     raw = json.dumps(body).encode()
-    return b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s" % (len(raw), raw)
+    return b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n%s" % (len(raw), raw)
 
 
 def hang_up(connection, how):

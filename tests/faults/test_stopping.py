@@ -36,7 +36,7 @@ def refuses_connections(url):
     where = urlsplit(url)
     try:
         with closing(socket.create_connection((where.hostname, where.port), timeout=5)) as connection:
-            connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
             return connection.recv(100) == b""
     except OSError:
         return True

@@ -10,6 +10,7 @@ from router_ml.ladder import Ladder, Tier
 from router_ml.schema import Decision, Plan
 from router_ml_serving.cascade import Limits
 from router_ml_serving.exchange import Exchange
+from router_ml_serving.logs import FieldFormatter
 from router_ml_serving.streaming import StreamedReply
 from router_ml_serving.wire import read_chat
 
@@ -50,4 +51,6 @@ def test_a_judge_that_fails_is_a_clear_error_or_breaks_the_stream_off(caplog, th
         assert sent[0]["status"] == 500
         assert json.loads(sent[1]["body"])["error"]["code"] == "internal_error"
     assert [attempt.tier for attempt in recorded[0].attempts] == ["small"]
-    assert "secret" not in caplog.text
+    said = "\n".join(map(FieldFormatter().format, caplog.records))
+    assert "test_surprises.py" in said
+    assert "secret" not in said

@@ -32,11 +32,14 @@ def context(ttft: float | None = None, total: float | None = None, **now: Any) -
         (context(total=2000), (True, True, False)),
         (context(ttft=2000), (True, True, False)),
         (context(ttft=1, total=2000), (True, True, False)),
-        (context(ttft=1, total=2000, streaming=True), (True, True, False)),
+        (context(ttft=1, total=2000, streaming=True), EVERYONE),  # the first token is all that a stream waits for
+        (context(total=2000, streaming=True), (True, True, False)),
         (context(ttft=1, streaming=True), EVERYONE),
         (context(total=2000, latency_ms=(10.0, 3000.0, 20.0)), (True, False, True)),
         (context(ttft=50, ttft_ms=(10.0, 60.0, 20.0), streaming=True), (True, False, True)),
-        (context(ttft=50, total=2500, ttft_ms=(60.0, 10.0, 10.0), streaming=True), (False, True, False)),
+        (context(ttft=50, total=2500, ttft_ms=(60.0, 10.0, 10.0), streaming=True), (False, True, True)),
+        (context(ttft=50, total=2500, ttft_ms=(60.0, 10.0, 10.0)), (True, True, False)),
+        (context(ttft=1500, total=5000, ttft_ms=(2e3, 3e2, 4e2), latency_ms=(1e3, 5e3, 6e3)), (True, True, False)),
         (context(total=float("inf")), EVERYONE),
         (context(), EVERYONE),
     ],
@@ -49,8 +52,7 @@ def test_a_whole_answer_has_the_total_budget_and_a_streams_first_token_its_own(
 
 def test_when_nobody_is_fast_enough_the_one_that_exceeds_its_budgets_least_answers() -> None:
     assert latency_budget(ANY, TIERS, context(total=10), (False, True, True)) == (False, True, False)
-    # t0 begins twice too late; the others end 1.25 and 1.9 times too late.
-    slow = context(ttft=50, total=1600, ttft_ms=(100.0, 10.0, 10.0), streaming=True)
+    slow = context(ttft=50, total=1600, ttft_ms=(100.0, 60.0, 70.0), streaming=True)
     assert latency_budget(ANY, TIERS, slow, EVERYONE) == (False, True, False)
 
 

@@ -53,7 +53,7 @@ def test_route_prints_the_decision_as_text_and_json(run: Run, champion: Path) ->
     code, out, _ = run("route", "hi", "--quality", "0.9", "--json")
     decision = json.loads(out)
     assert (code, decision["tier"], decision["policy_version"]) == (0, "small", "v1")
-    assert decision["plan"] == {"first": "small", "escalate_to": "medium"}
+    assert decision["plan"] == {"first": "small", "escalate_to": "medium", "on_error": None}
 
 
 def test_route_explains_every_tier(run: Run, champion: Path) -> None:
@@ -238,6 +238,22 @@ def test_config_check_explains_the_mistakes_of_every_side_at_once(run: Run, work
     assert (code, out) == (2, "")
     for key in ("policy.qualty", "serving.no_such_key", "training.nor_this", "mlflow.nor_that"):
         assert f"{key}: unknown key" in err
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgres://me:hunter2@db/x", "no event store is called 'postgres' (did you mean 'postgresql'?)"),
+        ("mysql://me:hunter2@db/x", "no event store is called 'mysql'"),
+        ("hunter2.db", "not a URL"),
+    ],
+)
+def test_config_check_knows_what_a_store_can_be(run: Run, workplace: Path, url: str, said: str) -> None:
+    (workplace / "router.toml").write_text(f'[store]\nurl = "{url}"\n')
+    code, _, err = run("config", "check")
+    assert code == 2
+    assert f"store.url: {said}" in err
+    assert "hunter2" not in err
 
 
 def test_config_check_leaves_a_side_that_is_not_installed_alone(

@@ -74,3 +74,10 @@ def test_one_process_at_a_time_holds_the_lock(tmp_path: Path) -> None:
         with pytest.raises(subprocess.TimeoutExpired):
             other.wait(2)
     assert other.communicate(timeout=20)[0] == "in\n"
+
+
+def test_a_file_that_the_system_withholds_is_not_to_be_deleted(tmp_path: Path) -> None:
+    (tmp_path / "champion").mkdir()
+    with pytest.raises(BundleCorrupt, match="it is left as it is") as caught:
+        Pointers(tmp_path).champion()
+    assert "delete" not in str(caught.value)

@@ -102,6 +102,47 @@ def test_nobody_is_next_after_the_dearest_eligible_or_with_one_attempt(
     assert choose(adequacy, **changes).escalate_to is None
 
 
+@pytest.mark.parametrize(
+    ("adequacy", "arguments", "index", "on_error"),
+    [
+        ([0.1, 0.9], {"shadow_price": 0.0}, 1, 0),
+        ([0.3, 0.2, 0.9], {"shadow_price": 0.0}, 2, 0),  # whoever is best of the others
+        ([0.9, 0.9, 0.9], {"explore_up": 1.0, "unhealthy": ["t1"]}, 2, 0),
+        ([0.1, 0.2, 0.9], {"shadow_price": 0.0, "usual": False, "safe_tier": "t2", "best_tier": "t1"}, 2, 1),
+        ([0.1, float("nan"), 0.9], {}, 2, 1),  # of no usable scores the dearest other
+        ([0.9, 0.9, 0.9], {"now": {"floor": "t2"}}, 2, 0),  # an answer below the floor is better than none
+        ([0.9, 0.9], {"now": {"floor": "t1"}, "unhealthy": ["t0"]}, 1, None),
+        ([0.9, 0.9], {"now": {"floor": "t1", "allowed": frozenset({"t1"})}}, 1, None),
+        ([0.1, 0.9], {"shadow_price": 0.0, "unhealthy": ["t0"]}, 1, None),
+        ([0.1, 0.9], {"shadow_price": 0.0, "max_attempts": 1}, 1, None),
+        ([0.9, 0.9], {}, 0, None),  # somebody dearer stands by
+    ],
+)
+def test_somebody_stands_by_for_errors_where_nobody_dearer_is_left(
+    adequacy: list[float], arguments: dict[str, Any], index: int, on_error: int | None
+) -> None:
+    choice = choose(adequacy, **arguments)
+    assert (choice.index, choice.on_error) == (index, on_error)
+    if on_error is not None:
+        assert choice.escalate_to is None
+        assert not choice.judged
+        assert choice.may_hold
+
+
+@given(adequacies, st.floats(0, 1), st.integers(0, 1000))
+def test_an_explored_tier_that_fails_is_replaced_and_propensities_stay(
+    adequacy: list[float], up: float, seed: int
+) -> None:
+    choice = choose(adequacy, explore_up=up, seed=seed)
+    assert (choice.escalate_to is None) != (choice.on_error is None)
+    assert choice.on_error != choice.index
+    if choice.explored and choice.on_error is not None:
+        assert choice.on_error == choice.planned
+    assert choice.explored == (choice.planned != choice.index)
+    alone = choose(adequacy, explore_up=up, seed=seed, max_attempts=1)
+    assert (choice.index, choice.propensity) == (alone.index, alone.propensity)
+
+
 def test_what_is_out_of_distribution_goes_to_the_safe_tier_and_the_reason_says_so() -> None:
     choice = choose([0.99, 0.5, 0.5], usual=False, safe_tier="t1")
     assert (choice.index, choice.escalate_to) == (1, 2)

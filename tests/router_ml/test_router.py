@@ -47,6 +47,16 @@ def test_an_easy_request_goes_to_the_cheap_tier_and_a_hard_one_to_the_dear_one(m
     assert hard.expected_cost_usd["large"] > easy.expected_cost_usd["large"]
 
 
+def test_for_an_error_of_the_dearest_tier_another_stands_by(make_bundle: Make) -> None:
+    path = make_bundle()
+    hard = route(router_of(path), LONG)
+    assert (hard.plan.first, hard.plan.escalate_to, hard.planned) == ("large", None, None)
+    assert hard.plan.on_error in ("small", "medium")
+    exploring = router_of(path, policy=PolicySettings(quality=0.5), exploration=ExplorationSettings(up=1.0))
+    explored = next(one for one in (route(exploring, SHORT, seed) for seed in range(50)) if one.tier == "large")
+    assert (explored.planned, explored.plan.on_error) == ("small", "small")
+
+
 def test_a_decision_is_complete(make_bundle: Make) -> None:
     decision = route(router_of(make_bundle("v7")), SHORT)
     assert (decision.decision_id, decision.policy_version, decision.explored) == ("d1", "v7", False)

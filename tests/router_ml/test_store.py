@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from router_ml.errors import ConfigError, MissingExtra, RecordError, UnknownName
 from router_ml.schema import Attempt, Feedback, Interaction, RequestBody
-from router_ml.store import STORES, EventStore, open_store
+from router_ml.store import STORES, Deciding, EventStore, open_store
 from router_ml.store import sql as sql_module
 
 T0 = datetime(2026, 11, 22, 10, tzinfo=UTC)
@@ -205,8 +206,25 @@ def test_the_protocol_is_imported_without_a_database_library() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_it_knows_who_made_a_decision(store: EventStore) -> None:
-    store.append([interaction("a", policy_version="v7"), interaction("b")])
-    assert store.policy_version("a") == "v7"
-    assert store.policy_version("b") is None
-    assert store.policy_version("nobody") is None
+BOTH = {"small": 0.9, "large": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("said", "known"),
+    [
+        ({"policy_version": "v7", "tenant": "acme", "propensity": BOTH}, Deciding("v7", "acme", None, True)),
+        ({"propensity": BOTH, "tags": {"decided_tier": "small"}}, Deciding(None, None, "small", True)),
+        ({"propensity": BOTH, "mode": "audit"}, Deciding(None, None, None, False)),
+        ({"propensity": {"large": 1.0}}, Deciding(None, None, None, False)),
+        (
+            {"propensity": BOTH, "attempts": [{"tier": "small"}, {"tier": "large", "error": "cancelled"}]},
+            Deciding(None, None, "small", True),
+        ),
+    ],
+)
+def test_it_knows_who_made_a_decision_and_what_was_shown(
+    store: EventStore, said: dict[str, Any], known: Deciding
+) -> None:
+    store.append([interaction("a", **said)])
+    assert store.deciding("a") == known
+    assert store.deciding("nobody") is None

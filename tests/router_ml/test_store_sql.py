@@ -240,3 +240,21 @@ def test_a_scan_keeps_memory_bounded(tmp_path: Path) -> None:
     n, grown_mb = map(int, output.split())
     assert n == 10_000
     assert grown_mb < 80
+
+
+def test_a_new_file_is_its_owners_alone(tmp_path: Path) -> None:
+    path = tmp_path / "new.db"
+    with open_store(f"sqlite:///{path}") as store:
+        assert store.count() == 0
+        found = {one.name: one.stat().st_mode & 0o777 for one in tmp_path.iterdir()}
+    assert found["new.db"] == 0o600
+    assert set(found.values()) == {0o600}
+
+
+def test_the_mode_of_a_file_that_is_there_is_its_owners_matter(tmp_path: Path) -> None:
+    path = tmp_path / "old.db"
+    path.touch()
+    path.chmod(0o640)
+    with open_store(f"sqlite:///{path}") as store:
+        assert store.count() == 0
+    assert path.stat().st_mode & 0o777 == 0o640

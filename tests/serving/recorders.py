@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterator
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from router_ml.store import EventStore
+from router_ml.errors import StoreError
+from router_ml.store import EventStore, StoreRow
 from router_ml_serving.recorder import Recorder
 
-__all__ = ["away", "ids", "run", "until"]
+__all__ = ["HangingStore", "away", "ids", "run", "until"]
 
 
 @contextmanager
@@ -57,3 +59,16 @@ def run(
         return recorder
 
     return asyncio.run(main())
+
+
+class HangingStore:
+    """A store whose writes hang until they are let go, and then fail."""
+
+    def __init__(self) -> None:
+        self.let_go = threading.Event()
+
+    def append_rows(self, rows: Sequence[StoreRow]) -> None:
+        assert self.let_go.wait(20)
+        raise StoreError("gone")
+
+    append = amend = scan = delete = info = count = close = __enter__ = __exit__ = None

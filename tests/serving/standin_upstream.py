@@ -101,8 +101,13 @@ def chunks(body, behaviour):
 async def stream(request, body, behaviour):
     response = web.StreamResponse(headers={"content-type": "text/event-stream"})
     await response.prepare(request)
-    if behaviour == "comment":
+    if behaviour in ("comment", "says-error"):
         await response.write(b": working\n\n")
+    if behaviour == "says-error":
+        await asyncio.sleep(0.05)  # in a piece of its own
+        await response.write(b'data: {"error": {"message": "overloaded", "code": 503}}\n\n')
+        await response.write_eof()
+        return response
     for i, chunk in enumerate(chunks(body, behaviour)):
         if i == 2 and behaviour == "reset":
             request.transport.abort()
@@ -116,8 +121,20 @@ async def stream(request, body, behaviour):
         if behaviour == "paced":
             await asyncio.sleep(0.1)
         await response.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
-    await response.write(b"data: [DONE]\n\n")
+    await response.write(b"data: [DONE]" if behaviour == "open-line" else b"data: [DONE]\n\n")
+    if behaviour == "linger":
+        await asyncio.sleep(2.0)
     await response.write_eof()
+    return response
+
+
+async def flood(request, body):
+    # More than the systems on the way take in.
+    response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+    await response.prepare(request)
+    for chunk in chunks(body, "ok"):
+        for _ in range(300):
+            await response.write(b"data: " + json.dumps({**chunk, "padding": "x" * 20_000}).encode() + b"\n\n")
     return response
 
 
@@ -130,6 +147,9 @@ async def trickle(request, body):
         await response.write(b": still there\n\n" if body.get("stream") else b" ")
         await asyncio.sleep(0.1)
     return response
+
+
+SLOW_OR_LARGE = {"trickle": trickle, "flood": flood}
 
 
 async def complete(request):
@@ -160,8 +180,8 @@ async def answer(request, body, behaviour):
         return web.json_response(error, status=int(status), headers=HEADERS[said])
     if behaviour == "redirect":
         return web.Response(status=307, headers={"location": "/elsewhere"})
-    if behaviour == "trickle":
-        return await trickle(request, body)
+    if behaviour in SLOW_OR_LARGE:
+        return await SLOW_OR_LARGE[behaviour](request, body)
     if behaviour == "html":
         return web.Response(text="<h1>Bad gateway</h1>", status=502, content_type="text/html")
     if behaviour in DELAYS_S:
@@ -174,7 +194,8 @@ async def answer(request, body, behaviour):
     if behaviour == "broken-json":
         text = text[: len(text) // 2]
     if behaviour == "no-choices":
-        text = '{"object": "chat.completion", "choices": []}'
+        usage = '{"prompt_tokens": 100, "completion_tokens": 20}'
+        text = f'{{"object": "chat.completion", "choices": [], "usage": {usage}}}'
     return web.Response(text=text, content_type="application/json")
 
 

@@ -157,6 +157,35 @@ def test_what_is_remembered_is_bounded_and_holds_no_wrong_keys(doors, acme, monk
     assert not any(b"wrong" in given for given in doors._ring.passed)
 
 
+def test_only_short_headers_are_remembered(doors, acme):
+    for blanks in (60_000, 1_000):
+        assert doors.caller([(b"authorization", b"Bearer " + b" " * blanks + acme.encode())]).tenant == "acme"
+    assert doors._ring.passed == {}
+
+
+def test_who_bears_the_admin_key_is_known(doors, acme):
+    assert doors.is_admin(bearer("the-admin"))
+    assert not doors.is_admin(bearer(acme))
+    assert not Authorizer(TENANTS).is_admin(bearer(""))
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o644, False), (0o660, True), (0o602, True)])
+def test_a_keys_file_that_others_may_write_is_a_warning(doors, path, caplog, mode, warned):
+    path.chmod(mode)
+    with caplog.at_level(logging.WARNING):
+        doors.load()
+    assert [record.message for record in caplog.records] == ["keys_file_open_to_others"] * warned
+
+
+def test_a_short_key_is_a_warning_that_does_not_tell_it(caplog):
+    settings = ServingSettings(api_key_env="SHARED_KEY", admin_key_env="ADMIN_KEY")
+    with caplog.at_level(logging.WARNING):
+        authorizer_of(settings, TENANTS, {"SHARED_KEY": "hunter2", "ADMIN_KEY": "a" * 16})
+    (record,) = caplog.records
+    assert (record.message, record.variable) == ("key_is_short", "SHARED_KEY")
+    assert "hunter2" not in str(vars(record))
+
+
 def test_the_admin_key_opens_the_admin_door_alone(doors, acme):
     doors.admin(bearer("the-admin"))
     for headers in (bearer(acme), bearer(""), [], [(b"x-api-key", b"the-admin")]):

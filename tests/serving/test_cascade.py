@@ -82,6 +82,25 @@ def test_a_plan_without_escalation_has_none():
     assert asked == ["small"]
 
 
+@pytest.mark.parametrize(
+    ("large", "small", "asked", "answers"),
+    [
+        (GOOD, GOOD, ["large"], "large"),
+        (None, GOOD, ["large"], "large"),
+        (POOR, GOOD, ["large"], "large"),
+        (failing("status", 503), GOOD, ["large", "small"], "small"),
+        (failing(), POOR, ["large", "small"], "small"),
+        (failing("status", 400), GOOD, ["large"], "large"),
+    ],
+)
+def test_who_stands_by_for_errors_is_asked_after_an_error_only(large, small, asked, answers):
+    plan = Plan("large", None, "small")
+    result, _, seen = cascade({"large": large, "small": small}, plan=plan)
+    assert (seen, result.attempt.tier) == (asked, answers)
+    _, _, seen = cascade({"large": large, "small": small}, plan=plan, max_attempts=1)
+    assert seen == ["large"]
+
+
 def test_no_escalation_begins_that_cannot_end_before_the_deadline():
     _, _, asked = cascade({"small": POOR, "large": GOOD}, deadline_s=3.0, expected_s=lambda _: 2.0)
     assert asked == ["small"]
@@ -92,6 +111,12 @@ def test_no_escalation_begins_that_cannot_end_before_the_deadline():
 def test_a_late_first_answer_is_better_than_none():
     result, _, asked = cascade({"small": GOOD, "large": GOOD}, deadline_s=-1.0)
     assert (result.answer, asked) == (GOOD, ["small"])
+
+
+@pytest.mark.parametrize("deadline_s", [-1.0, 0.5, 2.0])
+def test_after_an_error_the_next_tier_is_asked_however_late_it_is(deadline_s):
+    result, _, asked = cascade({"small": failing(), "large": GOOD}, deadline_s=deadline_s, expected_s=lambda _: 4.0)
+    assert (result.answer, asked) == (GOOD, ["small", "large"])
 
 
 def test_with_an_answer_in_hand_the_deadline_ends_the_escalation():

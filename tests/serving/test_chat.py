@@ -72,6 +72,30 @@ def test_a_failing_tier_is_replaced_by_the_next_and_is_no_evidence(service, faul
     assert (second.error, second.finish_reason) == (None, "stop")
 
 
+def test_an_answer_without_choices_is_billed(service):
+    answer = ask(service, "Hello [mini=no-choices]")
+    first = service.recorded(answer.router["decision_id"]).attempts[0]
+    assert (first.error, first.input_tokens, first.output_tokens) == ("protocol", 100, 20)
+    assert first.cost_usd == pytest.approx((100 * 0.15 + 20 * 0.60) / 1e6)
+
+
+def test_when_the_dearest_tier_fails_another_answers_and_is_never_asked_for_a_better_answer(service):
+    for stream in (False, True):
+        reply = service.ask("Hello [maxi=501]", model="router-1", stream=stream)
+        assert (reply.status, reply.headers["x-router-tier"]) == (200, "small")
+    answer = ask(service, "Hello [maxi=idk]", model="router-1")
+    assert (answer.router["tier"], answer.router["attempts"]) == ("large", 1)
+
+
+def test_exploring_fails_no_request(start_service):
+    exploring = start_service(exploration={"up": 1.0})
+    answer = ask(exploring, "Hello [maxi=501]")
+    assert answer.router["tier"] == "small"
+    record = exploring.recorded(answer.router["decision_id"])
+    assert [attempt.tier for attempt in record.attempts] == ["large", "small"]
+    assert record.propensity == {"small": 0.0, "large": 1.0}
+
+
 @pytest.mark.parametrize("poor", ["empty", "cut", "bad-tool"])
 def test_answers_that_break_a_rule_are_escalated(service, poor):
     answer = ask(service, f"Hello [mini={poor}]", tools=TOOLS)

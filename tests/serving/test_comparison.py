@@ -173,3 +173,19 @@ def test_the_end_of_a_canary_is_the_end_of_its_trial(clock: Clock) -> None:
     assert both.beside.version == "v3"
     both.change_challenger(None)
     assert both.beside is None
+
+
+def test_sessions_of_different_tenants_are_different_ones(clock: Clock) -> None:
+    one = comparison(clock)
+    for tenant in ("a", "b", "a", None, None):
+        note(one, "v1", error=False, session="main", tenant=tenant)
+    assert one.to_dict()["lately"]["error"]["n"] == 3
+
+
+def test_a_decision_is_judged_once_whoever_is_tried_meanwhile(clock: Clock) -> None:
+    one = comparison(clock)
+    for challenger in ("v2", None, "v3"):
+        for decision_id in ("d1", "d1", "d2"):
+            one.feedback("v1", adequate=False, tenant=None, decision_id=decision_id)
+        one.change_challenger(challenger)
+    assert one.to_dict()["lately"]["negative"]["n"] == 2

@@ -8,7 +8,15 @@ from multidict import CIMultiDict
 
 from router_ml.errors import UpstreamError
 from router_ml.ladder import Tier
-from router_ml_serving.failures import CircuitOpen, KeyRefused, RefusedByUpstream, forwarded, named, refusal
+from router_ml_serving.failures import (
+    CircuitOpen,
+    KeyRefused,
+    RefusedByUpstream,
+    forwarded,
+    named,
+    refusal,
+    refusal_in_stream,
+)
 
 SMALL = Tier(name="small", model="mini", input_usd_per_mtok=1.0, output_usd_per_mtok=1.0, api_key_env="THE_KEY")
 SECRET = "http://user:hunter2@example.com/"  # pragma: allowlist secret
@@ -47,7 +55,24 @@ def test_a_refusal_says_what_the_upstream_said():
     error = refused(429, **{"Retry-After": "3", "X-RateLimit-Remaining": "0", "Set-Cookie": "a=b", "Server": "x"})
     assert isinstance(error, RefusedByUpstream)
     assert (error.status, error.body, error.asked_s) == (429, b"said", 3.0)
-    assert error.headers == {"retry-after": "3", "x-ratelimit-remaining": "0"}
+    assert error.headers == {"retry-after": "3"}
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (b'{"code": 429, "message": "slow down"}', 429),
+        (b'{"code": "overloaded", "status": "503"}', 503),
+        (b'{"code": 200}', 502),
+        (b'{"code": [429], "status": true}', 502),
+        (b'"no"', 502),
+    ],
+)
+def test_an_error_in_place_of_a_stream_is_what_it_would_have_been_as_a_response(error, status):
+    payload = b'{"error": %s}' % error
+    found = refusal_in_stream(SMALL, response(200), payload, lambda: None)  # type: ignore[arg-type]
+    assert isinstance(found, RefusedByUpstream)
+    assert (found.status, found.body) == (status, payload)
 
 
 @pytest.mark.parametrize(("status", "counts"), [(401, True), (403, False)])
@@ -72,5 +97,7 @@ def test_an_open_circuit_says_when_it_is_tried_again():
 
 
 def test_only_headers_of_use_are_forwarded():
-    given = CIMultiDict({"OpenAI-Processing-Ms": "12", "Content-Type": "x", "X-Request-Id": "r1"})
-    assert forwarded(given) == {"openai-processing-ms": "12", "x-request-id": "r1"}
+    kept = {"openai-processing-ms": "12", "openai-version": "2020-10-01", "openai-model": "m", "x-request-id": "r1"}
+    ours = {"openai-organization": "acme", "openai-project": "p", "x-ratelimit-remaining-tokens": "9", "server": "x"}
+    given = CIMultiDict({"OpenAI-Processing-Ms": "12", "Content-Type": "x", "Retry-After": "1", **kept, **ours})
+    assert forwarded(given) == {**kept, "retry-after": "1"}

@@ -7,11 +7,15 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from contextlib import closing
+from datetime import UTC, datetime
 
 import pytest
 
+from router_ml.shelf import Shelf
 from router_ml.store import open_store
+from router_ml_serving.keys import issue_key
 
 
 @pytest.fixture
@@ -170,6 +174,106 @@ def test_acknowledged_feedback_survives_a_kill(start_service, call):
     assert found[0].feedback[0].adequate is False
     again = start_service(home=service.home)
     assert again.recorded(decision_id).feedback[0].adequate is False
+
+
+ADMIN = {"authorization": "Bearer sk-admin"}
+
+
+@pytest.fixture(scope="module")
+def compared(start_service):
+    """A service that says what its roll-out has counted."""
+    return start_service(env={"ROUTER_ML_ADMIN_KEY": "sk-admin"}, exploration={"audit": 1.0})
+
+
+@pytest.fixture
+def counted(compared, call):
+    """Judge a decision by several bodies; return how many judgements were counted, and how many of them were bad."""
+
+    def negatives():
+        found = call(f"{compared.url}/admin/rollout", headers=ADMIN).json["lately"]["negative"]
+        return found["n"], found["bad"]
+
+    def counted(decision_id, *bodies):
+        compared.recorded(decision_id)
+        before = negatives()
+        for body in bodies:
+            assert call(f"{compared.url}/v1/feedback", {"decision_id": decision_id, **body}).json["recorded"]
+        after = negatives()
+        return after[0] - before[0], after[1] - before[1]
+
+    return counted
+
+
+def test_a_decision_counts_once_for_the_roll_out_however_often_it_is_judged(compared, call, counted):
+    bodies = [{"adequate": False}, {"adequate": False, "source": "human"}, {"adequate": True}]
+    assert counted(decision(compared, call), *bodies) == (1, 1)
+    answered = compared.ask("Hello").headers["x-router-decision-id"]
+    assert counted(answered, *bodies[::-1]) == (1, 0)
+
+
+def test_several_verdicts_are_one_voice_the_weightiest_about_the_answer_that_was_shown(compared, counted):
+    answered = compared.ask("Hello").headers["x-router-decision-id"]
+    verdicts = [
+        {"adequate": False},
+        {"adequate": True, "source": "human", "tier": "small"},
+        {"adequate": False, "source": "check", "tier": "large"},
+    ]
+    assert counted(answered, {"verdicts": verdicts}) == (1, 0)
+
+
+def test_the_roll_out_counts_no_other_answer_than_the_one_it_chose_to_show(compared, counted):
+    answered = compared.ask("Hello").headers["x-router-decision-id"]
+    assert counted(answered, {"adequate": False, "tier": "large"}) == (0, 0)
+    assert counted(f"{answered}-audit", {"adequate": False, "tier": "large"}, {"adequate": False}) == (0, 0)
+    named = compared.ask("Hello", model="small").headers["x-router-decision-id"]
+    assert counted(named, {"adequate": False}) == (0, 0)
+    assert counted(answered, {"adequate": False, "tier": "small"}) == (1, 1)
+
+
+def test_feedback_counts_for_the_tenants_of_the_canary_alone(start_service, call, put_bundle):
+    toml = '[rollout]\ncanary_tenants = ["acme"]\ncanary_share = 0.5\n'
+    service = start_service(env={"ROUTER_ML_ADMIN_KEY": "sk-admin"}, toml=toml)
+    put_bundle(service.home / "models", "two")
+    Shelf(service.home / "models").challenge("two", reason="", now=datetime.now(UTC))
+    deadline = time.monotonic() + 10
+    while not (canary := state(service, call)["canary"]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert canary["version"] == "two"
+    for tenant in ("acme", "other"):
+        for _ in range(4):
+            decision_id = service.ask("Hello", router={"tenant": tenant}).headers["x-router-decision-id"]
+            service.recorded(decision_id)
+            assert call(f"{service.url}/v1/feedback", {"decision_id": decision_id, "adequate": True}).json["recorded"]
+    negative = state(service, call)["canary"]["metrics"]["negative"]
+    assert negative["champion"]["n"] + negative["challenger"]["n"] == 4
+
+
+def state(service, call):
+    return call(f"{service.url}/admin/rollout", headers=ADMIN).json
+
+
+def test_nobody_judges_the_decision_of_another_tenant(start_service, call, tmp_path):
+    now = datetime.now(UTC)
+    acme, other = (
+        {"authorization": f"Bearer {issue_key(tmp_path / 'keys', tenant=one, name='', now=now)[1]}"}
+        for one in ("acme", "other")
+    )
+    service = start_service(keys_file=str(tmp_path / "keys"))
+    body = {"messages": [{"role": "user", "content": "Hello"}]}
+    decision_id = call(f"{service.url}/v1/route", body, headers=acme).json["decision_id"]
+    service.recorded(decision_id)
+
+    def judge(who, **more):
+        return call(f"{service.url}/v1/feedback", {"decision_id": decision_id, "adequate": False, **more}, headers=who)
+
+    for more in ({}, {"dry_run": True}):
+        refused = judge(other, **more)
+        assert (refused.status, refused.json["error"]["code"]) == (403, "wrong_tenant")
+        assert "acme" not in refused.body.decode()
+    assert service.recorded(decision_id).feedback == ()
+    assert judge(acme).json["recorded"]
+    late = call(f"{service.url}/v1/feedback", {"decision_id": "01LATER", "adequate": False}, headers=other)
+    assert late.json["recorded"]
 
 
 def command(service, *arguments):

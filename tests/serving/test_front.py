@@ -7,6 +7,9 @@ import pytest
 
 from router_ml.errors import RequestError
 from router_ml_serving.front import Front, JsonReply
+from router_ml_serving.logs import FieldFormatter
+
+PROMPT = "a prompt that nobody may see"
 
 
 @pytest.fixture
@@ -24,7 +27,7 @@ def front(counted):
         raise RequestError("messages is missing", param="messages")
 
     async def broken(request):
-        raise KeyError("a prompt that nobody may see")
+        raise KeyError(PROMPT)
 
     shortcuts = {"/hello": hello, "/wrong": wrong, "/broken": broken}
     return Front(shortcuts=shortcuts, count=lambda path, status: counted.append((path, status)))
@@ -64,8 +67,12 @@ def test_a_mistake_of_the_client_is_told_in_openais_shape(front, counted):
     assert counted == [("/wrong", 400)]
 
 
-def test_a_mistake_of_ours_says_nothing_of_the_request(front, counted):
+def test_a_mistake_of_ours_says_nothing_of_the_request(front, counted, caplog):
     status, _, body = ask(front, "/broken")
+    (record,) = [one for one in caplog.records if one.message == "unexpected_error"]
+    said = FieldFormatter().format(record)
+    assert "test_front.py" in said
+    assert PROMPT not in said
     assert status == 500
     assert json.loads(body)["error"]["code"] == "internal_error"
     assert b"prompt" not in body

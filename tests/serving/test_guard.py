@@ -14,13 +14,20 @@ import uvicorn
 from router_ml_serving.guard import GuardedProtocol
 
 RECEIVE_S = 0.6
+SEND_S = 0.5
 HEAD = b"POST /p HTTP/1.1\r\nhost: x\r\n"
 
 
 async def app(scope, receive, send):
-    """Say how long the body was and how many headers there are; `/early` does not read it, `/slow` thinks first."""
+    """Say how long the body was and how many headers there are.
+
+    `/early` does not read it, `/slow` thinks first, `/endless` never stops to talk, `/large` says eight megabytes.
+    """
     if scope["path"] == "/slow":
         await asyncio.sleep(3 * RECEIVE_S)
+    if scope["path"] in ("/endless", "/large"):
+        await talk(receive, send, endless=scope["path"] == "/endless")
+        return
     size, more = 0, scope["path"] != "/early"
     while more:
         message = await receive()
@@ -31,10 +38,33 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body", "body": body})
 
 
+ended = threading.Event()
+LARGE = 8_000_000
+
+
+async def talk(receive, send, *, endless):
+    """Send without end until the client is gone, or much at once and close the connection."""
+    headers = [] if endless else [(b"content-length", b"%d" % LARGE), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    if not endless:
+        await send({"type": "http.response.body", "body": b"x" * LARGE})
+        return
+
+    async def watch():
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        ended.set()
+
+    watcher = asyncio.ensure_future(watch())
+    while not watcher.done():
+        await send({"type": "http.response.body", "body": b"x" * 10_000, "more_body": True})
+        await asyncio.sleep(0)
+
+
 @pytest.fixture(scope="module")
 def port():
     listener = socket.create_server(("127.0.0.1", 0))
-    http = functools.partial(GuardedProtocol, receive_s=RECEIVE_S)
+    http = functools.partial(GuardedProtocol, receive_s=RECEIVE_S, send_s=SEND_S)
     config = uvicorn.Config(app, http=http, loop="uvloop", log_level="critical", lifespan="off", timeout_keep_alive=2)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listener],))
@@ -172,3 +202,138 @@ def test_fields_behind_a_chunked_body_are_no_headers(line):
     time.sleep(0.05)
     line.sendall(b"0\r\nx-router-tenant: other\r\n\r\n")
     assert answer(line) == (200, [1, 2])
+
+
+def test_a_head_in_two_packets_counts_without_the_body_behind_it(line):
+    line.sendall(HEAD)
+    time.sleep(0.05)
+    line.sendall(b"content-length: 200000\r\n\r\n" + b"x" * 200_000)
+    assert answer(line) == (200, [200_000, 2])
+
+
+@pytest.mark.parametrize("size", [40_000, 60_000])
+def test_a_head_is_as_long_as_all_of_its_fields(line, size):
+    for piece in (HEAD + b"x-a: " + b"a" * size, b"\r\ncontent-length: 100000\r\n\r\n" + b"x" * 100_000):
+        line.sendall(piece)
+        time.sleep(0.05)
+    assert answer(line) == (200, [100_000, 3])
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_a_head_that_came_to_its_end_may_still_be_too_long(line, pieces):
+    head = HEAD + b"x-a: " + b"a" * 40_000 + b"\r\nx-b: " + b"b" * 40_000 + b"\r\n\r\n"
+    for start in range(0, len(head), len(head) // pieces):
+        line.sendall(head[start : start + len(head) // pieces])
+        time.sleep(0.05)
+    said = heard(line)
+    assert said == b"" or b" 431 " in said.split(b"\r\n")[0]
+
+
+def test_fields_without_end_behind_a_chunked_body_are_refused(line):
+    line.sendall(HEAD + b"transfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\nx-a: ")
+    said = b""
+    try:
+        for _ in range(20):
+            line.sendall(b"a" * 50_000)
+    except OSError:
+        said = b" 431 "
+    said = said or heard(line)
+    assert said == b"" or b" 431 " in said
+
+
+def test_pipelined_requests_are_answered_in_order_wherever_packets_end(line):
+    ask = HEAD + b"content-length: 30000\r\n\r\n" + b"x" * 30_000
+    stream = ask * 6
+    for start in range(0, len(stream), 50_001):
+        line.sendall(stream[start : start + 50_001])
+        time.sleep(0.02)
+    file = [answer_of(line) for _ in range(6)]
+    assert file == [(200, [30_000, 2])] * 6
+
+
+def answer_of(connection):
+    """As `answer`, but reads no further than its end."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += connection.recv(1)
+    length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+    return int(head.split()[1]), json.loads(connection.recv(length, socket.MSG_WAITALL))
+
+
+def test_sixteen_may_wait_for_their_turn_and_no_more(port):
+    ask = b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n"
+    with closing(socket.create_connection(("127.0.0.1", port), timeout=10)) as patient:
+        patient.sendall(ask + b"GET /p HTTP/1.1\r\nhost: x\r\n\r\n" * 16)
+        assert [answer_of(patient) for _ in range(17)] == [(200, [0, 1])] * 17
+    with closing(socket.create_connection(("127.0.0.1", port), timeout=10)) as greedy:
+        started = time.monotonic()
+        greedy.sendall(ask * 1000)
+        assert heard(greedy) == b""
+        assert time.monotonic() - started < RECEIVE_S
+
+
+def deaf(port, said):
+    """Return a connection with a small buffer that says something and never reads."""
+    found = socket.socket()
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    found.settimeout(10)
+    found.connect(("127.0.0.1", port))
+    found.sendall(said)
+    return found
+
+
+def is_cut(connection):
+    """Say whether the other end lets go, without reading what it said."""
+    deadline = time.monotonic() + 6
+    while time.monotonic() < deadline:
+        try:
+            connection.sendall(b"")
+            if connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                return True
+            connection.send(b"\r\n")
+        except OSError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.parametrize("behind", [b"", b"GET /p HTTP/1.1\r\nhost: x\r\n\r\n"], ids=["alone", "with one behind"])
+def test_a_client_that_reads_nothing_of_a_stream_is_cut_off_and_its_work_ends(port, behind):
+    ended.clear()
+    with closing(deaf(port, b"GET /endless HTTP/1.1\r\nhost: x\r\n\r\n" + behind)) as line:
+        assert ended.wait(SEND_S + 4)
+        assert is_cut(line)
+
+
+def test_a_client_that_reads_nothing_before_the_connection_closes_is_cut_off(port):
+    with closing(deaf(port, b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n")) as line:
+        started = time.monotonic()
+        assert is_cut(line)
+        assert time.monotonic() - started > SEND_S * 0.5
+
+
+def test_a_client_that_reads_slowly_gets_everything(port):
+    with closing(deaf(port, b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n")) as line:
+        got, started = 0, time.monotonic()
+        while piece := line.recv(400_000):
+            got += len(piece)
+            if time.monotonic() - started < 3 * SEND_S:
+                time.sleep(SEND_S / 5)
+    assert got > LARGE
+
+
+@pytest.mark.parametrize(
+    "said", [b"\x16\x03\x01\x02\x00\r\n\r\n", HEAD + b"content-length: 2\r\ncontent-length: 3\r\n\r\n"]
+)
+def test_what_is_no_http_is_answered_as_every_error_is(line, said):
+    line.sendall(said)
+    status, body = answer(line)
+    assert (status, body["error"]["code"], body["error"]["type"]) == (400, "invalid_http", "invalid_request_error")
+    assert heard(line) == b""
+
+
+def test_empty_lines_hold_no_connection(line):
+    line.sendall(b"\r\n")
+    started = time.monotonic()
+    assert heard(line) == b""
+    assert time.monotonic() - started < 6

@@ -211,6 +211,53 @@ def test_another_ladder_keeps_what_is_known(health):
     assert health.latency_ms() == (900.0, 50.0, 600.0)
 
 
+def test_a_tier_that_keeps_its_callers_waiting_fails(health):
+    for _ in range(5):
+        health.abandoned("small", health.begin("small"), unanswered_s=5.1)
+    assert health.unhealthy() == {"small"}
+
+
+@pytest.mark.parametrize(
+    ("how", "fails"),
+    [
+        ({}, False),
+        ({"unanswered_s": None, "too_late": True}, False),  # it was answering
+        ({"unanswered_s": 5.0}, False),
+        ({"unanswered_s": 0.3, "too_late": True}, True),
+    ],
+)
+def test_a_client_that_leaves_early_says_nothing(health, how, fails):
+    for _ in range(5):
+        health.abandoned("small", health.begin("small"), **how)
+    assert health.unhealthy() == ({"small"} if fails else frozenset())
+
+
+def test_a_slow_tier_is_given_four_times_what_it_usually_takes(health):
+    health.succeeded("large", health.begin("large"), 3000.0)
+    assert health.expected_s("large") == 3.0
+    for waited_s, state in ((11.9, frozenset()), (12.1, {"large"})):
+        for _ in range(5):
+            health.abandoned("large", health.begin("large"), unanswered_s=waited_s)
+        assert health.unhealthy() == state
+
+
+def test_a_probe_that_was_waited_for_in_vain_has_failed(health, clock):
+    fail(health)
+    clock.s += 10.0
+    health.abandoned("small", health.begin("small"), unanswered_s=6.0)
+    assert health.again_s("small") == 20.0
+
+
+def test_one_slow_answer_does_not_count_for_good(health, clock):
+    health.succeeded("small", health.begin("small"), 60_000.0)
+    health.first_byte("large", health.begin("large"), 9000.0)
+    assert health.latency_ms() == (6540.0, 0.0)
+    clock.s += 60.0
+    assert (health.latency_ms(), health.ttft_ms()) == ((6540.0, 0.0), (0.0, 9000.0))
+    clock.s += 60.0
+    assert (health.latency_ms(), health.ttft_ms()) == ((600.0, 0.0), (0.0, 0.0))
+
+
 STEPS = st.lists(st.tuples(st.sampled_from(["good", "bad", "gone", "long"]), st.floats(-30.0, 1e6)), max_size=60)
 
 

@@ -96,7 +96,7 @@ def test_many_keys_and_long_names_are_read(service):
 def test_headers_of_a_megabyte_are_refused(service):
     where = urlsplit(service.url)
     with closing(socket.create_connection((where.hostname, where.port), timeout=10)) as connection:
-        connection.sendall(b"POST /v1/route HTTP/1.1\r\nhost: x\r\nx-a: ")
+        connection.sendall(b"POST /v1/route HTTP/1.1\r\nhost: localhost\r\nx-a: ")
         with suppress(OSError):
             for _ in range(16):
                 connection.sendall(b"a" * 65_536)

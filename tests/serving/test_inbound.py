@@ -149,9 +149,18 @@ def test_a_chat_stream_passes_byte_for_byte_with_the_facts_in_its_first_chunk(cu
     assert said == STREAM.replace(b'{"a": 1}', b'{"a": 1,"router":{"tier":"small"}}')
 
 
-@pytest.mark.parametrize(("left", "said"), [(b"data: [DONE]", b"data: [DONE]\n\n"), (b'data: {"a', b"")])
-def test_half_a_line_at_the_end_of_a_chat_stream_is_left_out_unless_it_is_the_end_mark(left, said):
-    voice = ChatShape().stream(Turn({}, FACTS))
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [
+        (b"data: [DONE]", b"data: [DONE]\n\n"),
+        (b"data:[DONE]", b"data:[DONE]\n\n"),
+        (b'data: {"a": 1}', b'data: {"a": 1,"router":{}}\n\n'),
+        (b'data: {"a', b""),
+        (b": comm", b""),
+    ],
+)
+def test_a_last_line_that_was_left_open_is_passed_on_when_it_is_whole(left, said):
+    voice = ChatShape().stream(Turn({}, {}))
     assert voice.feed(left) == b""
     assert voice.end(None, None) == said
 
@@ -160,6 +169,15 @@ def test_a_broken_chat_stream_ends_in_an_error_event():
     voice = ChatShape().stream(Turn({}, FACTS))
     voice.feed(b'data: {"a')
     assert voice.end({"message": "broke off"}, None) == b'\n\ndata: {"error":{"message":"broke off"}}\n\n'
+
+
+@pytest.mark.parametrize("line_end", [b"\n\n", b""])
+def test_an_error_of_the_upstream_is_not_said_twice(line_end):
+    voice = ChatShape().stream(Turn({}, FACTS))
+    own = b'data: {"error": {"message": "overloaded"}}'
+    said = voice.feed(b'data: {"a": 1, "error": null}\n\n' + own + line_end) + voice.end({"message": "broke"}, None)
+    assert said.count(b"overloaded") == 1
+    assert b"broke" not in said
 
 
 @pytest.mark.parametrize("name", SHAPES)

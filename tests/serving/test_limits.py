@@ -257,3 +257,16 @@ def test_callers_without_a_tenant_are_counted_together(limits):
     one, other = (Caller(None, None, TenantRules(requests_per_minute=1.0)) for _ in range(2))
     assert [admitted(limits, one), admitted(limits, other)] == [True, False]
     assert len(limits._accounts) == 1
+
+
+def test_a_batch_of_several_tenants_comes_in_as_a_whole_or_not_at_all(limits):
+    wide, narrow, free = (
+        caller("wide", requests_per_minute=300.0),
+        caller("narrow", requests_per_minute=3.0),
+        caller("free"),
+    )
+    limits.admit_all([wide, narrow, free, narrow, wide])
+    assert [limits.headers(who)["x-ratelimit-remaining-requests"] for who in (wide, narrow)] == ["298", "1"]
+    with pytest.raises(RateLimited, match=r"tenants\.narrow\.requests_per_minute"):
+        limits.admit_all([wide, free, narrow, narrow])
+    assert [limits.headers(who)["x-ratelimit-remaining-requests"] for who in (wide, narrow)] == ["298", "1"]

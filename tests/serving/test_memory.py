@@ -114,6 +114,45 @@ def test_what_is_remembered_fades_and_the_cheap_tier_is_tried_again(memory: Temp
     assert len(memory) == 0
 
 
+def hours_until_free(adequacy: float, costs: dict[str, float], refusals: int = 1) -> int | None:
+    """Return after how many hours a class starts cheaply again, although others' traffic keeps it alive."""
+    clock = Clock()
+    memory = TemplateMemory(100, 3600.0, clock)
+    decision = decided(adequacy=adequacy, expected_cost_usd=costs)
+    for _ in range(refusals):
+        memory.learn(SQL, decision, ESCALATED)
+    for hour in range(24 * 30):
+        if memory.floor(SQL, LADDER, "one") is None:
+            return hour
+        memory.learn(SQL, replace(decision, tier="large"), (attempt("large"),))
+        clock.now_s += 3600.0
+    return None
+
+
+@pytest.mark.parametrize("adequacy", [0.0, 0.05, 0.3, 0.4, 0.6, 0.7, 0.9, 0.999, 1.0])
+@pytest.mark.parametrize("ratio", [0.05, 0.5, 0.8, 1.0])
+@pytest.mark.parametrize("refusals", [1, 1000])
+def test_every_floor_ends_however_much_the_class_is_used(adequacy: float, ratio: float, refusals: int) -> None:
+    hours = hours_until_free(adequacy, {"small": ratio, "medium": ratio, "large": 1.0}, refusals)
+    assert hours is not None
+    assert hours <= (3 if refusals == 1 and adequacy <= 0.9 else 4)
+
+
+def test_the_floor_of_free_tiers_ends_too() -> None:
+    for adequacy in (0.4, 0.9, 1.0):
+        hours = hours_until_free(adequacy, dict.fromkeys(LADDER, 0.0))
+        assert hours is not None
+        assert hours <= 4
+
+
+@pytest.mark.parametrize(("adequacy", "needed"), [(0.9, 1), (0.6, 1), (0.5, 2), (0.4, 2), (0.3, 3)])
+def test_a_refusal_says_less_where_the_router_expected_it(memory: TemplateMemory, adequacy: float, needed: int) -> None:
+    for _ in range(needed):
+        assert memory.floor(SQL, LADDER, "one") is None
+        memory.learn(SQL, decided(adequacy=adequacy), ESCALATED)
+    assert memory.floor(SQL, LADDER, "one") == "large"
+
+
 def test_a_good_answer_in_the_background_brings_a_class_back_and_a_bad_one_does_not(memory: TemplateMemory) -> None:
     memory.learn(SQL, decided(), ESCALATED)
     memory.note(SQL, "one", "small", adequate=False)

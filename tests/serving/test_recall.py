@@ -57,7 +57,7 @@ def test_of_a_new_service_nothing_is_known(recall: Recall) -> None:
 
 
 def test_an_escalation_warms_the_cache_of_its_tier_and_raises_its_class(recall: Recall) -> None:
-    recall.after(asks(ASKED), decided(), ESCALATED)
+    recall.after(asks(ASKED), decided(), ESCALATED, ESCALATED[-1])
     found = recall.before(asks(ASKED, ANSWER, {"role": "user", "content": "go on"}), LADDER, "one")
     assert (found.hint.warm, found.hint.warm_tokens) == ("medium", 70)
     assert (found.floor, found.floor_reason) == ("medium", "session")
@@ -66,14 +66,15 @@ def test_an_escalation_warms_the_cache_of_its_tier_and_raises_its_class(recall: 
 
 
 def test_the_dearer_of_both_floors_counts(recall: Recall) -> None:
-    recall.after(asks(ASKED), decided(), ESCALATED)
-    recall.after(asks(ASKED, session="s2"), decided("medium"), (attempt("medium", adequate=False), attempt("large")))
+    recall.after(asks(ASKED), decided(), ESCALATED, ESCALATED[-1])
+    escalated = (attempt("medium", adequate=False), attempt("large"))
+    recall.after(asks(ASKED, session="s2"), decided("medium"), escalated, escalated[-1])
     found = recall.before(asks(ASKED, ANSWER, {"role": "user", "content": "go on"}), LADDER, "one")
     assert (found.floor, found.floor_reason) == ("large", "template memory")
 
 
 def test_who_asks_again_is_reported_once(recall: Recall) -> None:
-    recall.after(asks(ASKED), decided(), (attempt("small"),))
+    recall.after(asks(ASKED), decided(), (attempt("small"),), attempt("small"))
     first, second = (recall.before(asks(ASKED), LADDER, "one").weak_negative(NOW) for _ in range(2))
     assert first is not None
     assert (first[0], first[1].source, first[1].adequate, first[1].key) == ("d1", "retry", False, "retry")
@@ -81,9 +82,28 @@ def test_who_asks_again_is_reported_once(recall: Recall) -> None:
 
 
 def test_an_exchange_without_an_answer_leaves_its_session_as_it_was(recall: Recall) -> None:
-    recall.after(asks(ASKED), decided(), (attempt("small", error="timeout"), attempt("large", error="cancelled")))
-    recall.after(asks(ASKED), decided(), ())
+    failed = (attempt("small", error="timeout"), attempt("large", error="cancelled"))
+    recall.after(asks(ASKED), decided(), failed, None)
+    recall.after(asks(ASKED), decided(), failed, failed[-1])
+    recall.after(asks(ASKED), decided(), (), None)
     assert recall.before(asks(ASKED), LADDER, "one") == Recalled()
+
+
+def test_an_answer_that_was_refused_and_never_shown_is_not_asked_for_again(recall: Recall) -> None:
+    # The client left while the next tier was asked.
+    gone = (attempt("small", adequate=False), attempt("large", error="cancelled"))
+    recall.after(asks(ASKED), decided(), gone, None)
+    assert recall.before(asks(ASKED), LADDER, "one") == Recalled()
+    # The deadline came while the next tier was asked: the refused answer is what the client got.
+    recall.after(asks(ASKED), decided(), gone, gone[0])
+    assert recall.before(asks(ASKED), LADDER, "one").weak_negative(NOW) is not None
+
+
+def test_who_answered_because_of_an_error_is_no_floor(recall: Recall) -> None:
+    failed = (attempt("small", error="status 503"), attempt("large"))
+    recall.after(asks(ASKED), decided(), failed, failed[-1])
+    found = recall.before(asks(ASKED, ANSWER, {"role": "user", "content": "go on"}), LADDER, "one")
+    assert (found.hint.warm, found.floor) == ("large", "small")
 
 
 def test_decisions_alone_are_noted_without_an_answer_to_complain_about(recall: Recall) -> None:
@@ -94,7 +114,7 @@ def test_decisions_alone_are_noted_without_an_answer_to_complain_about(recall: R
 
 
 def test_good_answers_in_the_background_bring_a_class_back(recall: Recall) -> None:
-    recall.after(asks(ASKED), decided(), ESCALATED)
+    recall.after(asks(ASKED), decided(), ESCALATED, ESCALATED[-1])
     for _ in range(3):
         recall.beside(asks(ASKED), decided("medium"), (attempt("small"), attempt("large", error="timeout")))
     assert recall.before(asks(ASKED, session="s2"), LADDER, "one").floor is None
@@ -102,9 +122,9 @@ def test_good_answers_in_the_background_bring_a_class_back(recall: Recall) -> No
 
 def test_nothing_is_remembered_where_that_is_switched_off() -> None:
     recall = Recall(ServingSettings(sessions=0, memory_classes=0), lambda: 1000.0)
-    recall.after(asks(ASKED), decided(), ESCALATED)
+    recall.after(asks(ASKED), decided(), ESCALATED, ESCALATED[-1])
     assert recall.before(asks(ASKED), LADDER, "one") == Recalled()
     idle = Recall(ServingSettings(cache_idle_s=0.0, repeat_s=0.0), lambda: 1000.0)
-    idle.after(asks(ASKED), decided(), (attempt("small"),))
+    idle.after(asks(ASKED), decided(), (attempt("small"),), attempt("small"))
     found = idle.before(asks(ASKED), LADDER, "one")
     assert (found.hint.warm, found.weak_negative(NOW)) == (None, None)

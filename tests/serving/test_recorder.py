@@ -21,7 +21,8 @@ from router_ml.schema import Feedback, Interaction
 from router_ml.store import EventStore, StoreRow, open_store, row_of
 from router_ml.store.sql import SqlStore, open_sql_store
 from router_ml_serving.recorder import Recorder
-from tests.serving.recorders import away, ids, run, until
+from router_ml_serving.spill import Spill
+from tests.serving.recorders import HangingStore, away, ids, run, until
 
 T0 = datetime(2026, 11, 22, 10, tzinfo=UTC)
 THUMB = Feedback(ts=T0, source="user", adequate=True, key="k")
@@ -187,19 +188,6 @@ def test_unreadable_spilled_lines_are_set_aside_and_counted(store: EventStore, t
     assert ids(store) == ["i000001"]
 
 
-class HangingStore:
-    """A store whose writes hang until they are let go, and then fail."""
-
-    def __init__(self) -> None:
-        self.let_go = threading.Event()
-
-    def append_rows(self, rows: Sequence[StoreRow]) -> None:
-        assert self.let_go.wait(20)
-        raise StoreError("gone")
-
-    append = amend = scan = delete = info = count = close = __enter__ = __exit__ = None
-
-
 def test_a_full_queue_goes_to_the_spill_file_while_the_store_hangs(store: EventStore, tmp_path: Path) -> None:
     hanging = HangingStore()
 
@@ -221,6 +209,22 @@ def test_a_full_queue_goes_to_the_spill_file_while_the_store_hangs(store: EventS
     assert (recorder.spilled, recorder.failed, recorder.pending) == (36, 0, 0)
     lines = (tmp_path / "spill.jsonl").read_text().splitlines()
     assert sorted(Interaction.model_validate_json(line).id for line in lines) == [f"i{n:06d}" for n in range(36)]
+
+
+def test_long_prompts_do_not_fill_the_memory_while_the_store_hangs(store: EventStore, tmp_path: Path) -> None:
+    hanging = HangingStore()
+    long = row_of(interaction(0))._replace(body="x" * 2**20)
+
+    async def body(recorder: Recorder) -> None:
+        recorder.record(interaction(0))
+        await until(lambda: recorder._in_flight == 1)
+        for n in range(70):
+            recorder.record(long._replace(id=f"long{n}"))
+        assert len(recorder._queue) == 70 - 64
+        await until(lambda: recorder.spilled == 64)
+        hanging.let_go.set()
+
+    run(hanging, tmp_path / "spill.jsonl", body, batch_size=1, flush_s=0.01)  # type: ignore[arg-type]
 
 
 def test_closing_does_not_wait_for_a_store_that_hangs(tmp_path: Path) -> None:
@@ -331,3 +335,62 @@ def test_acknowledged_feedback_survives_a_kill(tmp_path: Path, *, store_is_away:
         run(store, spill, restarts, flush_s=0.01)
         [found] = store.scan()
         assert found.feedback == (THUMB,)
+
+
+def test_what_was_spilled_comes_back_while_interactions_keep_coming(store: SqlStore, tmp_path: Path) -> None:
+    spill = Spill(tmp_path / "spill.jsonl")
+    spill.append([interaction(n).to_json() for n in range(5)])
+    append_rows = store.append_rows
+
+    def slowly(rows: Sequence[StoreRow]) -> None:
+        time.sleep(0.02)
+        append_rows(rows)
+
+    store.append_rows = slowly  # type: ignore[method-assign]
+
+    async def body(recorder: Recorder) -> None:
+        n = 5
+        # Whenever one batch is written, the next one waits already.
+        while recorder.recovered < 5 and n < 2_000:
+            n += 1
+            recorder.record(interaction(n))
+            await asyncio.sleep(0.002)
+        assert recorder.recovered == 5
+
+    run(store, tmp_path / "spill.jsonl", body, flush_s=0.01)
+
+
+def test_feedback_that_nobody_waits_for_is_stored_and_told(store: EventStore, tmp_path: Path) -> None:
+    told: list[bool] = []
+
+    async def body(recorder: Recorder) -> None:
+        recorder.record(interaction(1))
+        recorder.feedback_later("i000001", THUMB, told.append)
+        recorder.feedback_later("i000001", THUMB, told.append)
+        assert (told, recorder.pending) == ([], 3)
+
+    recorder = run(store, tmp_path / "spill.jsonl", body)
+    assert (told, recorder.recorded, recorder.failed) == ([True, False], 1, 0)
+    assert [found.feedback for found in store.scan()] == [(THUMB,)]
+
+
+def test_feedback_that_nobody_waits_for_is_spilled_with_the_rest_and_lost_with_a_count(
+    store: EventStore, tmp_path: Path
+) -> None:
+    told: list[bool] = []
+
+    async def fill(recorder: Recorder) -> None:
+        for n in range(3):
+            recorder.feedback_later(f"i{n:06d}", THUMB, told.append)
+        await until(lambda: recorder.spilled == 2)
+        await recorder.close()
+        recorder.feedback_later("i000009", THUMB, told.append)
+
+    recorder = run(store, tmp_path / "spill.jsonl", fill, started=False, queue_size=2)
+    assert (told, recorder.failed) == ([True, True, True], 1)
+
+    async def recover(recorder: Recorder) -> None:
+        await until(lambda: recorder.recovered == 2)
+
+    run(store, tmp_path / "spill.jsonl", recover, flush_s=0.01)
+    assert store.info().feedback == 3

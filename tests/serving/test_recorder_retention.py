@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from router_ml.schema import Feedback, Interaction
 from router_ml.store import EventStore
 from router_ml.store.sql import SqlStore, open_sql_store
-from router_ml_serving.recorder import Recorder
+from router_ml_serving.recorder import PURGE_EVERY_S, Recorder
 from tests.serving.recorders import away, ids, run, until
 
 T0 = datetime(2025, 11, 22, 10, tzinfo=UTC)
@@ -34,20 +35,24 @@ def store(tmp_path: Path) -> Iterator[SqlStore]:
 
 
 def test_what_is_older_than_the_retention_is_deleted_page_by_page(store: EventStore, tmp_path: Path) -> None:
-    now = [T0 + timedelta(seconds=1_000)]
+    now = [T0 + timedelta(seconds=900) - timedelta(hours=1)]
     passed = [0.0]
     store.append([interaction(n) for n in range(1_000)])
     store.amend("i000000", THUMB)
 
     async def body(recorder: Recorder) -> None:
         recorder.record(interaction(1_000))
+        await asyncio.sleep(0.05)
+        assert recorder.purged == 0
+        now[0] += timedelta(seconds=3_700)
+        passed[0] = 3_600.0
         await until(lambda: recorder.purged == 700)
         assert store.count() == 301
         # Not again before an hour has passed.
         now[0] += timedelta(seconds=100)
         await asyncio.sleep(0.05)
         assert recorder.purged == 700
-        passed[0] = 3_600.0
+        passed[0] = 7_200.0
         await until(lambda: recorder.purged == 800)
         recorder.record(interaction(1))  # too late: it is old already
         await recorder.flush()
@@ -66,14 +71,51 @@ def test_what_is_older_than_the_retention_is_deleted_page_by_page(store: EventSt
 
 def test_a_store_that_is_away_is_purged_later(store: EventStore, tmp_path: Path) -> None:
     store.append([interaction(1)])
+    passed = [0.0]
 
     async def body(recorder: Recorder) -> None:
+        await asyncio.sleep(0.05)
+        passed[0] = PURGE_EVERY_S
         with away(tmp_path):
             await asyncio.sleep(0.2)
             assert recorder.purged == 0
         await until(lambda: recorder.purged == 1)
 
-    run(store, tmp_path / "spill.jsonl", body, flush_s=0.01, retry_s=0.05, retention=timedelta(days=1), now=later)
+    run(
+        store,
+        tmp_path / "spill.jsonl",
+        body,
+        flush_s=0.01,
+        retry_s=0.05,
+        retention=timedelta(days=1),
+        now=lambda: later() + timedelta(seconds=passed[0]),
+        clock=lambda: time.monotonic() + passed[0],
+    )
+
+
+def test_a_clock_that_is_wrong_at_the_start_deletes_nothing(store: EventStore, tmp_path: Path) -> None:
+    store.append([interaction(n) for n in range(10)])
+    now, passed = [T0 + timedelta(days=400)], [0.0]
+
+    async def body(recorder: Recorder) -> None:
+        await asyncio.sleep(0.1)
+        now[0] = T0  # somebody has set it
+        for hour in (1, 2):
+            passed[0] = hour * PURGE_EVERY_S
+            now[0] = T0 + timedelta(hours=hour)
+            await asyncio.sleep(0.1)
+
+    recorder = run(
+        store,
+        tmp_path / "spill.jsonl",
+        body,
+        flush_s=0.01,
+        retention=timedelta(days=30),
+        now=lambda: now[0],
+        clock=lambda: passed[0],
+    )
+    assert recorder.purged == 0
+    assert store.count() == 10
 
 
 def test_what_was_deleted_while_it_waited_in_the_spill_file_is_not_stored(store: EventStore, tmp_path: Path) -> None:

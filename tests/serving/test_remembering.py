@@ -1,6 +1,9 @@
 """Sessions and template memory in a running service: what one request leaves behind decides about the next."""
 
+import http.client
+import json
 import time
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -56,3 +59,40 @@ def test_asking_again_is_feedback_about_the_earlier_decision(service, ask, secon
         time.sleep(0.05)
     (found,) = service.recorded(first["decision_id"]).feedback
     assert (found.source, found.adequate, found.key) == ("retry", False, "retry")
+
+
+def test_a_turn_that_another_tier_answered_because_of_an_error_holds_nobody_there(ask):
+    first = f"{HARD} [mini=501]"
+    assert ask(first, session="s2")["tier"] == "large"
+    turns = [first, GOOD, "yes, go on"]
+    for _ in range(2):
+        assert ask(*turns, session="s2")["tier"] == "small"
+        turns += [GOOD, "go on"]
+
+
+def test_an_answer_that_was_never_shown_is_not_asked_for_again(service, ask, upstream):
+    # The small tier's answer is refused, and the client leaves while the large one is asked.
+    question = f"{HARD} [mini=idk] [maxi=hang]"
+    chat = {"messages": [{"role": "user", "content": question}], "router": {"session_id": "s3"}}
+    seen = upstream.calls()
+    seen.clear()
+    client = http.client.HTTPConnection(urlsplit(service.url).netloc)
+    client.request("POST", "/v1/chat/completions", json.dumps(chat), {"content-type": "application/json"})
+    eventually(lambda: "maxi" in [one["model"] for one in seen] or seen.extend(upstream.calls()))
+    client.close()
+    eventually(lambda: service.metric('router_ml_attempts_total{outcome="cancelled",tier="large"}') == 1)
+    retries = 'router_ml_feedback_total{new="true",source="retry"}'
+    told = service.metric(retries)
+    ask(HARD, session="s3")
+    time.sleep(0.2)
+    assert service.metric(retries) == told
+    ask(HARD, session="s3")  # this one has seen an answer
+    eventually(lambda: service.metric(retries) > told)
+    assert service.metric(retries) == told + 1
+
+
+def eventually(holds):
+    deadline = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

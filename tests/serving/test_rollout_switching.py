@@ -241,3 +241,27 @@ def test_feedback_of_an_unknown_version_counts_for_nobody(start):
     rollout.feedback(None, False)
     rollout.feedback("v1", False)
     assert rollout.state()["lately"]["negative"] == {"n": 1, "bad": 1, "rate": 1.0}
+
+
+def test_sessions_of_the_same_name_draw_for_each_tenant(start, shelf):
+    rollout = start(canary_share=0.5)
+    shelf.challenge("v2", reason="", now=NOW)
+    asyncio.run(rollout.refresh())
+    drawn = [rollout.router_for("main", f"tenant {i}").bundle.version for i in range(200)]
+    assert 60 < drawn.count("v2") < 140
+
+
+def test_a_watch_that_is_ended_when_an_alarm_rings_ends(start, shelf):
+    rollout = start(canary_share=0.5)
+    shelf.challenge("v2", reason="", now=NOW)
+
+    async def rung_and_ended():
+        await rollout.refresh()
+        watch = asyncio.create_task(rollout.watch(60.0))
+        await asyncio.sleep(0.05)
+        fail(rollout, "v2")
+        watch.cancel()
+        done, _ = await asyncio.wait((watch,), timeout=5)
+        assert watch in done
+
+    asyncio.run(rung_and_ended())

@@ -96,10 +96,34 @@ def test_a_batch_gets_a_decision_each(route, service):
         ([{"messages": [{"role": "user", "content": "Hello"}]}, 7], "requests[1]"),
         ([{"messages": [{"role": "user", "content": "Hello"}]}, {"messages": []}], "requests[1].messages"),
         ([{"messages": [{"role": "user", "content": "Hello"}]}, {}], "requests[1].messages"),
+        ([body(), body(), body(model="nonsense")], "requests[2].model"),
     ],
 )
 def test_a_batch_with_a_mistake_is_refused_as_a_whole(route, service, requests, param):
     before = service.metric('router_ml_overhead_seconds_count{path="/v1/route"}')
     reply = route({"requests": requests})
-    assert (reply.status, reply.json["error"]["param"]) == (400, param)
+    assert (reply.status, reply.json["error"]["param"]) == (404 if param.endswith("model") else 400, param)
     assert service.metric('router_ml_overhead_seconds_count{path="/v1/route"}') == before
+
+
+def test_a_batch_counts_for_every_tenant_in_it(start_service, call):
+    toml = "[tenants.a]\nrequests_per_minute = 300\n[tenants.b]\nrequests_per_minute = 2\n"
+    service = start_service(toml=toml)
+
+    def send(*tenants):
+        requests = [body(router={"tenant": tenant}) for tenant in tenants]
+        return call(f"{service.url}/v1/route", {"requests": requests})
+
+    assert send("a", "b", "b").status == 200
+    refused = send("a", "a", "b")
+    assert (refused.status, "tenants.b" in refused.json["error"]["message"]) == (429, True)
+    assert send("a").headers["x-ratelimit-remaining-requests"] == "298"
+
+
+def test_asking_where_an_answer_would_come_from_is_no_retry_of_it(start_service, call):
+    service = start_service()
+    asked = {"model": "auto", **body(router={"session_id": "s"})}
+    first = call(f"{service.url}/v1/chat/completions", asked).headers["x-router-decision-id"]
+    later = call(f"{service.url}/v1/route", asked).json["decision_id"]
+    assert service.recorded(later).feedback == service.recorded(first).feedback == ()
+    assert service.metric('router_ml_feedback_total{new="true",source="retry"}') == 0

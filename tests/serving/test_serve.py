@@ -3,13 +3,14 @@
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from urllib.parse import urlsplit
 
 import pytest
@@ -131,3 +132,62 @@ def test_a_service_told_to_stop_while_it_starts_stops(start_service, wait_s):
     time.sleep(wait_s)  # somewhere between the first import and the first request
     process.terminate()
     assert process.wait(20) in (0, -signal.SIGTERM)
+
+
+def again(service, *command, env=None):
+    """Start another service with the configuration of one that runs; `command` may wrap or extend its own."""
+    one = service.process
+    return type(one)(list(command) or one.command, service.home / "log.2", {**one.env, **(env or {})}).start()
+
+
+def test_what_the_command_line_says_reaches_the_workers(start_service, call, put_bundle, tmp_path):
+    for version in ("one", "two"):
+        put_bundle(tmp_path / "models", version)
+    (tmp_path / "models" / "champion").write_text("one\n")
+    (tmp_path / "models" / "challenger").write_text("two\n")
+    env, toml = {"ROUTER_ML_ADMIN_KEY": "sk-admin"}, "[rollout]\ncanary_share = 0.5\n"
+    service = start_service(home=tmp_path, toml=toml, env=env, host="127.0.0.2")
+    command = [*service.process.command, "--workers", "3", "--host", "127.0.0.1"]
+    other = again(service, *command, env={"ROUTER_ML_SERVING__WORKERS": "2"})
+    try:
+        alone, shared = (
+            call(f"{url}/admin/rollout", headers={"authorization": "Bearer sk-admin"}).json
+            for url in (service.url, other.url)
+        )
+    finally:
+        assert other.stop() == 0
+    assert other.url.startswith("http://127.0.0.1:")
+    assert threshold(shared) == pytest.approx(3 * threshold(alone))
+
+
+def threshold(state):
+    return float(re.findall(r"'threshold': ([0-9.]+)", str(state))[0])
+
+
+def test_more_connections_than_descriptors_are_refused_and_hinder_nobody(start_service, call):
+    service = start_service()
+    crowded = again(service, "/bin/sh", "-c", 'ulimit -n 200 && exec "$@"', "sh", *service.process.command)
+    where = urlsplit(crowded.url)
+    try:
+        with ExitStack() as open_:
+            crowd = [open_.enter_context(socket.create_connection((where.hostname, where.port))) for _ in range(260)]
+            crowd[-1].settimeout(10)
+            said = crowd[-1].recv(4096)
+            assert said.startswith(b"HTTP/1.1 503 ")
+            assert json.loads(said.split(b"\r\n\r\n")[1])["error"]["code"] == "too_many_connections"
+            crowd[0].sendall(b"GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert b" 200 " in crowd[0].recv(4096)
+        deadline = time.monotonic() + 10
+        while not answers(crowded.url, call):
+            assert time.monotonic() < deadline
+    finally:
+        assert crowded.stop() == 0
+    log = crowded.log.read_text()
+    assert log.count("too_many_connections") == 1
+    assert "Traceback" not in log
+
+
+def answers(url, call):
+    with suppress(OSError):
+        return call(f"{url}/v1/route", {"messages": [{"role": "user", "content": "Hello"}]}).status == 200
+    return False

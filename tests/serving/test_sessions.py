@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -111,8 +112,25 @@ def test_a_follow_up_that_had_to_escalate_raises_the_floor_and_a_dearer_answer_a
     for decision, floor in ((decided("small", "d2"), "large"), (decided("large", "d2"), "small")):
         sessions = Sessions(100, 1800.0, clock)
         sessions.note(asks(question), decided("small"), "small", 20)
-        sessions.note(more, decision, "large", 60)
+        sessions.note(more, decision, "large", 60, escalated=decision.tier == "small")
         assert sessions.look(again).floor == floor
+
+
+def test_an_error_or_an_explored_turn_makes_no_floor_and_leaves_the_cache_to_who_answered(clock: Clock) -> None:
+    turn, more = asks(HARD), asks(HARD, PROOF, said("user", "and why?"))
+    later = asks(HARD, PROOF, said("user", "and why?"), PROOF, said("user", "go on"))
+    explored = replace(decided("large"), explored=True, planned="small")
+    for decision in (decided("small"), explored):  # the small tier failed, and was not the one that was drawn
+        sessions = Sessions(100, 1800.0, clock)
+        sessions.note(turn, decision, "large", 900)
+        assert (sessions.look(more).floor, sessions.look(more).warm) == ("small", "large")
+        sessions.note(more, decision, "large", 990)
+        assert (sessions.look(later).floor, sessions.look(later).warm) == ("small", "large")
+    sessions = Sessions(100, 1800.0, clock)
+    sessions.note(turn, replace(explored, tier="medium"), "large", 900, escalated=True)
+    assert sessions.look(more).floor == "large"
+    sessions.note(more, decided("large"), "small", 990)  # the large tier failed: it is still what is needed
+    assert (sessions.look(later).floor, sessions.look(later).warm) == ("large", "small")
 
 
 def test_a_turn_of_its_own_has_no_floor_and_sets_the_next(sessions: Sessions) -> None:

@@ -3,10 +3,11 @@
 import json
 
 import orjson
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router_ml_serving.sse import event, facts_in_first_event, read_stream
+from router_ml_serving.sse import event, facts_in_first_event, first_payload, read_stream, says_error
 
 
 def chunk(delta=None, finish=None, **more):
@@ -97,6 +98,44 @@ def test_only_the_first_choice_is_the_answer():
     other = event({"choices": [{"index": 1, "delta": {"content": "other"}, "finish_reason": "stop"}]})
     said = read_stream(chunk({"content": "one"}) + other)
     assert (said.answer.text, said.complete) == ("one", False)
+
+
+def other(content=None, finish=None):
+    return event({"choices": [{"index": 1, "delta": {"content": content}, "finish_reason": finish}]})
+
+
+def test_a_stream_of_two_answers_is_complete_when_both_are():
+    said = read_stream(chunk({"content": "one"}) + other("other") + chunk(finish="stop"))
+    assert (said.complete, said.further_bytes) == (False, 5)
+    said = read_stream(chunk({"content": "one"}) + other("other") + chunk(finish="stop") + other(finish="stop"))
+    assert (said.complete, said.answer.text) == (True, "one")
+    assert read_stream(chunk({"content": "one"}) + other("other") + b"data: [DONE]\n\n").complete
+
+
+def test_calls_of_further_answers_count_too():
+    call = {"index": 0, "function": {"name": "look", "arguments": "{}"}}
+    assert read_stream(event({"choices": [{"index": 1, "delta": {"tool_calls": [call]}}]})).further_bytes == 6
+
+
+def test_comments_and_blank_data_are_no_event():
+    assert first_payload(b": working\n\ndata:\n\nevent: x\ndata: {") is None
+    assert first_payload(b': working\n\ndata: {"a": 1}\r\n') == b'{"a": 1}'
+
+
+@pytest.mark.parametrize(
+    ("payload", "error"),
+    [
+        (b'{"error": {"message": "no"}}', True),
+        (b'{"error": "no"}', True),
+        (b'{"error": null, "choices": []}', False),
+        (b'{"choices": [{"delta": {"content": "\\"error\\""}}]}', False),
+        (b'["error"]', False),
+        (b'{"error": {', False),
+        (b"[DONE]", False),
+    ],
+)
+def test_an_error_is_told_from_a_piece_of_an_answer(payload, error):
+    assert says_error(payload) is error
 
 
 def test_facts_go_into_the_first_chunk_only():

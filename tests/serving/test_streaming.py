@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from router_ml.ladder import Ladder, Tier
-from router_ml.schema import Decision, Plan
+from router_ml.schema import Decision, Plan, Verdict
 from router_ml_serving.cascade import Limits
 from router_ml_serving.exchange import Exchange
 from router_ml_serving.streaming import StreamedReply
@@ -161,6 +161,36 @@ def test_a_passed_stream_that_breaks_ends_in_a_clear_error(through, fault):
     assert all(json.loads(one) for one in got)
 
 
+def test_an_error_in_place_of_the_first_event_leads_to_the_next_tier(either):
+    chunks = list(stream(either, "Hello [mini=says-error]"))
+    assert text_of(chunks) == "The answer of maxi is 42."
+    first, second = either.recorded(chunks[0].router["decision_id"]).attempts
+    assert (first.error, first.cost_usd, second.error) == ("status 503", 0.0, None)
+
+
+def test_where_nobody_stands_by_it_is_the_upstreams_error(either):
+    with pytest.raises(openai.InternalServerError, match="overloaded") as caught:
+        list(stream(either, "Hello [mini=says-error]", model="small"))
+    assert caught.value.status_code == 503
+
+
+def test_a_client_that_hangs_up_on_the_end_mark_has_got_its_answer(either):
+    started = time.monotonic()
+    with raw_stream(either, "Hello [mini=linger]") as response:
+        got = b""
+        while b"[DONE]" not in got:
+            got += response.read1()
+        response.close()
+    assert time.monotonic() - started < 1.5, "nobody waits for the upstream to close"
+    (attempt,) = either.recorded(json.loads(events(got)[0])["router"]["decision_id"]).attempts
+    assert (attempt.error, attempt.finish_reason, attempt.response) == (None, "stop", "The answer of mini is 42.")
+
+
+def test_an_end_mark_whose_line_is_left_open_is_passed_on(either):
+    with raw_stream(either, "Hello [mini=open-line]") as response:
+        assert response.read().endswith(b"data: [DONE]\n\n")
+
+
 def test_a_poor_answer_that_was_passed_through_is_recorded_as_poor(through):
     chunks = list(stream(through, "Hello [mini=idk]"))
     assert text_of(chunks) == "I don't know."
@@ -286,3 +316,60 @@ def test_without_a_count_the_judge_sees_the_length_that_is_logged(way):
     asyncio.run(exchange.beside("small", trail) if way == "beside" else getattr(exchange, way)())
     (logged,) = [one.attempt for one in trail or exchange.trail]
     assert [one.output_tokens for one in router.seen] == [logged.output_tokens] == [11]
+
+
+@pytest.mark.parametrize("way", ["whole", "held"])
+def test_without_a_count_all_choices_are_on_the_bill(way):
+    choices = [{"index": i, "message": {"content": "x" * 40}, "finish_reason": "stop"} for i in range(3)]
+    chunk = {"choices": [{"index": i, "delta": {"content": "x" * 40}, "finish_reason": "stop"} for i in range(3)]}
+    body = {"choices": choices}
+
+    class Upstream:
+        async def complete(self, tier, sent):
+            return Reply(200, {}, json.dumps(body).encode(), body)
+
+        async def stream(self, tier, sent):
+            yield f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n".encode()
+
+    exchange = exchange_with(Upstream())
+    asyncio.run(getattr(exchange, way)())
+    assert exchange.attempts[0].output_tokens == 30
+
+
+def exchange_with(upstream, plan=Plan("small"), router=None, **fields):  # noqa: B008  frozen
+    tier = Tier(name="small", model="mini", input_usd_per_mtok=1.0, output_usd_per_mtok=1.0, latency_ms=100.0)
+    dear = tier.model_copy(update={"name": "large", "output_usd_per_mtok": 2.0})
+    chat = read_chat({"messages": [{"role": "user", "content": "Hello"}]})
+    decision = Decision("d", "small", "mini", plan, "v", {}, {}, {"small": 1.0}, 1.0, 0.0, False, "asked for")
+    limits = fields.pop("limits", Limits(2, None, time.perf_counter))
+    ladder = Ladder.of([tier, dear])
+    return Exchange(
+        chat, decision, router or Counting(), ladder, upstream, limits, time.perf_counter(), lambda _: None, **fields
+    )
+
+
+class Doubting(Counting):
+    """A router that takes no answer of the small tier."""
+
+    def judge(self, request, answer, *, tier, **_):
+        return Verdict(adequate=False, source="rule", reason="no") if tier == "small" else None
+
+
+@pytest.mark.parametrize(("usual_s", "asked"), [(None, ["small", "large"]), (9.0, ["small"])])
+def test_what_a_tier_usually_takes_is_what_was_measured(usual_s, asked):
+    seen = {}
+
+    class Upstream:
+        async def complete(self, tier, sent, **extra):
+            seen[tier.name] = extra
+            body = {"choices": [{"message": {"content": "42"}, "finish_reason": "stop"}]}
+            return Reply(200, {}, b"", body)
+
+    deadline_s = time.perf_counter() + 5.0
+    limits = Limits(2, deadline_s, time.perf_counter)
+    expected_s = None if usual_s is None else lambda _: usual_s
+    exchange = exchange_with(Upstream(), Plan("small", "large"), Doubting(), limits=limits, expected_s=expected_s)
+    asyncio.run(exchange.whole())
+    assert list(seen) == asked
+    assert seen["small"] == {"deadline_s": deadline_s}, "a first answer is not cut off"
+    assert seen.get("large", {"cut_s": deadline_s})["cut_s"] == deadline_s

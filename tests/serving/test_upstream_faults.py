@@ -296,6 +296,61 @@ def test_a_fault_of_the_upstream_counts(small, behaviour):
     assert health.unhealthy() == {"small"}
 
 
+def test_an_answer_without_choices_counts_and_is_handed_on_for_its_bill(small):
+    health = Health([small], failures=1, open_s=5.0)
+    reply = complete(small, body("no-choices"), health=health)
+    assert reply.parsed["usage"]["prompt_tokens"] == 100
+    assert health.unhealthy() == {"small"}
+
+
+def test_an_error_in_place_of_a_stream_counts(small):
+    health = Health([small], failures=1, open_s=5.0)
+    with pytest.raises(RefusedByUpstream):
+        with_client(lambda client: anext(client.stream(small, body("says-error", stream=True))), health=health)
+    assert health.unhealthy() == {"small"}
+
+
+@pytest.mark.parametrize(("cut_after_s", "state"), [(0.1, {"small"}), (60.0, frozenset()), (None, frozenset())])
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_tier_that_a_deadline_cuts_off_has_failed(small, streams, cut_after_s, state):
+    health = Health([small], failures=1, open_s=5.0)
+    cut_s = None if cut_after_s is None else time.perf_counter() + cut_after_s
+
+    async def work(client):
+        sent = body("hang", stream=streams)
+        stream = client.stream(small, sent, cut_s=cut_s)
+        call = anext(stream) if streams else client.complete(small, sent, cut_s=cut_s)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await call
+
+    with_client(work, health=health)
+    assert health.unhealthy() == state
+
+
+def test_a_stream_is_answered_with_its_end_mark(small):
+    health = Health([small], failures=1, open_s=5.0)
+
+    async def work(client):
+        started = time.perf_counter()
+        chunks = client.stream(small, body("linger", stream=True))
+        async for chunk in chunks:
+            if b"[DONE]" in chunk:
+                assert health.latency_ms() != (0.0,)
+        return time.perf_counter() - started
+
+    assert with_client(work, health=health) < 1.0
+
+
+def test_a_stream_that_ends_as_usual_leaves_its_connection_for_the_next(small):
+    async def work(client):
+        for _ in range(3):
+            assert [chunk async for chunk in client.stream(small, body("ok", stream=True))]
+        return sum(len(pooled) for pooled in client._session.connector._conns.values())
+
+    assert with_client(work) == 1
+
+
 def test_a_client_that_leaves_says_nothing_about_the_tier(small):
     health = Health([small], failures=1, open_s=5.0)
 

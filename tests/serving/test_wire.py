@@ -54,6 +54,15 @@ def test_every_model_name_has_one_meaning(name, target):
     assert resolve(name, LADDER) == target
 
 
+def test_an_unknown_name_is_told_of_the_tiers_that_may_answer_alone():
+    with pytest.raises(ModelNotFound, match="known: auto, router, small, large, mini, maxi"):
+        resolve("nothing", LADDER)
+    with pytest.raises(ModelNotFound) as caught:
+        resolve("maxj", LADDER, allowed=frozenset({"small"}))
+    assert str(caught.value).endswith("known: auto, router, small, mini")
+    assert "maxi" not in str(caught.value)
+
+
 @given(st.text())
 def test_any_model_name_is_resolved_or_not_found(name):
     try:

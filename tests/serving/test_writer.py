@@ -14,7 +14,7 @@ from router_ml.errors import StoreError
 from router_ml.schema import Feedback, Interaction
 from router_ml.store.sql import SqlStore, open_sql_store
 from router_ml_serving.spill import Spill
-from router_ml_serving.writer import Writer, Written
+from router_ml_serving.writer import Amendment, Writer, Written
 
 T0 = datetime(2026, 11, 22, 10, tzinfo=UTC)
 
@@ -79,3 +79,13 @@ def test_feedback_that_nobody_takes_is_an_error(store: SqlStore, tmp_path: Path)
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreError, match="neither the event store nor the spill file"):
             writer.amend("a", Feedback(ts=T0, source="user", key="k"))
+
+
+def test_feedback_in_a_batch_that_nobody_takes_is_counted_as_lost(store: SqlStore, tmp_path: Path) -> None:
+    writer = Writer(store, Spill(tmp_path / "absent" / "spill.jsonl"), chunk=1, retry_s=5.0, clock=lambda: 0.0)
+    told: list[bool] = []
+    one = Amendment("a", Feedback(ts=T0, source="retry", key="retry"), told.append)
+    with closing(sqlite3.connect(tmp_path / "events.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert writer.write([one]) == writer.spill_batch([one]) == Written(failed=1)
+    assert told == []

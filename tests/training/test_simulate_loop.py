@@ -107,7 +107,7 @@ class Known:
     def __init__(self, table: OutcomeTable) -> None:
         self.truth = Truth(table)
 
-    async def complete(self, tier, body, *, deadline_s=None):  # type: ignore[no-untyped-def]
+    async def complete(self, tier, body, *, deadline_s=None, cut_s=None):  # type: ignore[no-untyped-def]
         sent = json.loads(body)
         found = self.truth.find(sent["messages"]).answers[sent["model"]]  # type: ignore[union-attr]
         parsed = {
@@ -123,7 +123,7 @@ class Known:
 def served(table: OutcomeTable, config: Config) -> list[Interaction]:
     store = open_store(config.store.url)
     app = create_app(serving_settings(config), config, store=store, upstream=Known(table), environ={})  # type: ignore[arg-type]
-    with TestClient(app) as client:
+    with TestClient(app, base_url="http://localhost") as client:
         for request in table.requests:
             body = {"model": "auto", "messages": list(request.messages), "router": {}}
             for name in ("tools", "response_format", "max_tokens"):

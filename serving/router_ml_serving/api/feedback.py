@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -16,9 +16,11 @@ from ulid import ULID
 from router_ml.errors import RequestError
 from router_ml.registry import did_you_mean
 from router_ml.schema import Feedback
+from router_ml.store import Deciding
 from router_ml_serving.api import raw_route
 from router_ml_serving.api.openapi import answers, object_with
-from router_ml_serving.problems import BodyTooLarge
+from router_ml_serving.auth import Caller
+from router_ml_serving.problems import BodyTooLarge, WrongTenant
 from router_ml_serving.service import Service, now_s
 from router_ml_serving.wire import parse_json
 
@@ -32,6 +34,8 @@ _MAX_CHARS = 128
 _DECISION_HEADER, _KEY_HEADER = "x-router-decision-id", "idempotency-key"
 # Verifier, rule and retry are the router's own words: nobody else speaks for it.
 Source = Literal["user", "judge", "human", "check"]
+# Who is right when they differ about one answer.
+_WEIGHTIEST = ("check", "human", "judge", "user")
 # The last four are the words of vLLM's semantic-router. An answer by a needlessly dear tier was still adequate.
 Word = Literal["adequate", "inadequate", "good_fit", "overprovisioned", "underpowered", "failed"]
 _ADEQUATE = frozenset({"adequate", "good_fit", "overprovisioned"})
@@ -108,12 +112,14 @@ def routes(service: Service) -> list[APIRoute]:
     async def feedback(request: Request) -> Response:
         """Keep a judgement about an earlier decision; it is on the disk when this answers."""
         started_s = now_s()
-        service.authorize(request)
+        caller = service.authorize(request)
         body = _read(await service.read_body(request))
         decision_id = _decision_id(body, request.headers)
         key = _one_of("key", (body.key, _header(request.headers, _KEY_HEADER))) or str(ULID())
         for one in body.judgements:
             _check_tier(one.tier, service.holder.current.ladder.names)
+        decided = await service.recorder.deciding(decision_id)
+        _check_tenant(caller, decided, decision_id)
         records = [_feedback(one, service, _key(key, one, body)) for one in body.judgements]
         answer: dict[str, Any] = {"feedback_id": key, "recorded": False}
         if body.dry_run:
@@ -123,17 +129,33 @@ def routes(service: Service) -> list[APIRoute]:
         for record in records:
             new = await service.recorder.feedback(decision_id, record)
             service.telemetry.feedback(record.source, new=new)
-            if new and record.adequate is not None:
-                version = await service.recorder.policy_version(decision_id)
-                service.rollout.feedback(version, record.adequate)
             answer["recorded"] = answer["recorded"] or new
+        if answer["recorded"]:
+            _tell_rollout(service, decision_id, decided, records)
         if service.tracing is not None:
             said = [(one.source, one.tier, one.adequate, one.score) for one in records]
             service.tracing.feedback(PATH, request.scope["headers"], started_s, decision_id, said)
         return Response(orjson.dumps(answer), media_type="application/json")
 
-    said = answers(400, 401, 413, 503, reply=object_with("feedback_id", "recorded", recorded={"type": "boolean"}))
+    said = answers(400, 401, 403, 413, 503, reply=object_with("feedback_id", "recorded", recorded={"type": "boolean"}))
     return [raw_route("POST", PATH, feedback, body=_Body.model_json_schema(), responses=said)]
+
+
+def _check_tenant(caller: Caller, decided: Deciding | None, decision_id: str) -> None:
+    owner = None if decided is None else decided.tenant
+    if caller.tenant is not None and owner is not None and owner != caller.tenant:
+        raise WrongTenant(f"decision {decision_id} was not made for the tenant of this key, '{caller.tenant}'")
+
+
+def _tell_rollout(service: Service, decision_id: str, decided: Deciding | None, records: Sequence[Feedback]) -> None:
+    # What the client got because a policy chose it: one voice about that answer, its weightiest.
+    if decided is None or not decided.chosen:
+        return
+    said = [one for one in records if one.adequate is not None and one.tier in (None, decided.shown)]
+    if said:
+        first = min(said, key=lambda one: _WEIGHTIEST.index(one.source))
+        adequate = bool(first.adequate)
+        service.rollout.feedback(decided.policy_version, adequate, tenant=decided.tenant, decision_id=decision_id)
 
 
 def _read(raw: bytes) -> _Body:

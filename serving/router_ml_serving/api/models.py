@@ -29,4 +29,4 @@ def routes(service: Service) -> list[APIRoute]:
         data = [{"id": name, "object": "model", "created": created, "owned_by": "router-ml"} for name in names]
         return Response(orjson.dumps({"object": "list", "data": data}), media_type="application/json")
 
-    return [raw_route("GET", "/v1/models", models, responses=answers(401, reply=object_with("object", "data")))]
+    return [raw_route("GET", "/v1/models", models, responses=answers(401, 403, reply=object_with("object", "data")))]

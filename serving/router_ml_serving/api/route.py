@@ -15,8 +15,9 @@ from router_ml.schema import Decision
 from router_ml_serving.api import json_body, raw_route
 from router_ml_serving.api.openapi import answers, object_with
 from router_ml_serving.front import JsonReply
+from router_ml_serving.problems import ModelNotFound
 from router_ml_serving.service import Admitted, Service, now_s
-from router_ml_serving.wire import Chat, parse_json, read_chat
+from router_ml_serving.wire import Chat, Target, parse_json, read_chat, resolve
 
 __all__ = ["BODY", "decision_json", "routes"]
 
@@ -64,6 +65,8 @@ def routes(service: Service) -> list[APIRoute]:
             chats = (
                 _batch(body, headers, caller.tenant) if is_batch else [read_chat(body, headers, tenant=caller.tenant)]
             )
+            ladder = service.holder.current.ladder
+            targets = [_target(chat.model, ladder, i if is_batch else None) for i, chat in enumerate(chats)]
             admitted = service.admit(chats, caller)
         except RouterError as error:
             service.refused(error, PATH, headers)
@@ -72,20 +75,22 @@ def routes(service: Service) -> list[APIRoute]:
             (name.encode(), value.encode()) for name, value in service.limits.headers(admitted[0].caller).items()
         )
         if not is_batch:
-            return JsonReply(orjson.dumps(_decided(service, admitted[0], headers, started_s)), standing)
+            return JsonReply(orjson.dumps(_decided(service, admitted[0], targets[0], headers, started_s)), standing)
         decisions = []
-        for i, one in enumerate(admitted):
+        for i, (one, target) in enumerate(zip(admitted, targets, strict=True)):
             if i % _UNINTERRUPTED == 0:  # other requests come in between
                 await asyncio.sleep(0)
-            decisions.append(_decided(service, one, headers, now_s()))
+            decisions.append(_decided(service, one, target, headers, now_s()))
         return JsonReply(orjson.dumps({"decisions": decisions}), standing)
 
     return [raw_route("POST", PATH, decide, body=_BODY_OR_BATCH, responses=_ANSWERS)]
 
 
-def _decided(service: Service, admitted: Admitted, headers: Headers, started_s: float) -> dict[str, object]:
+def _decided(
+    service: Service, admitted: Admitted, target: Target, headers: Headers, started_s: float
+) -> dict[str, object]:
     chat = admitted.chat
-    decided = service.decide(admitted, pin=False)
+    decided = service.decide(admitted, target=target)
     decision, ladder = decided.decision, decided.router.ladder
     service.record(chat, decided, [])
     service.limits.note(admitted.caller, (decision.tier,), ladder.names)
@@ -113,6 +118,17 @@ def _batch(body: dict[str, Any], headers: Headers, tenant: str | None) -> list[C
             param = f"{where}.{error.param}" if error.param else where
             raise RequestError(f"{where}: {error}", param=param) from error
     return chats
+
+
+def _target(model: str, ladder: Ladder, place: int | None) -> Target:
+    # Before anything is counted, too.
+    try:
+        return resolve(model, ladder)
+    except ModelNotFound as error:
+        if place is None:
+            raise
+        where = f"requests[{place}]"
+        raise ModelNotFound(f"{where}: {error}", param=f"{where}.{error.param}") from error
 
 
 def decision_json(decision: Decision, ladder: Ladder, *, overhead_ms: float) -> dict[str, object]:

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -22,6 +23,7 @@ from router_ml.store import open_store
 from router_ml_serving import logs
 from router_ml_serving.app import CONFIG_ENV, create_app
 from router_ml_serving.auth import check_exposure
+from router_ml_serving.descriptors import Room, raise_limit
 from router_ml_serving.guard import GuardedProtocol
 from router_ml_serving.settings import ServingSettings, serving_settings
 
@@ -65,11 +67,18 @@ def run(args: argparse.Namespace) -> int:
         server.run(sockets=[listener])
         return 0 if server.started else 1
     store.close()
-    if path is not None:
-        os.environ[CONFIG_ENV] = str(path.resolve())
+    _tell_workers(path, given)
     factory = "router_ml_serving.app:app_from_environment"
     _Workers(uvicorn.Config(factory, factory=True, workers=settings.workers, **_options(settings)), [listener]).run()
     return 0
+
+
+def _tell_workers(path: Path | None, given: Mapping[str, object]) -> None:
+    # They read the configuration by themselves, and the command line goes before the environment there too.
+    if path is not None:
+        os.environ[CONFIG_ENV] = str(path.resolve())
+    for name, value in given.items():
+        os.environ[f"ROUTER_ML_SERVING__{name.upper()}"] = str(value)
 
 
 class _Stop:
@@ -113,7 +122,9 @@ def _options(settings: ServingSettings) -> dict[str, Any]:  # keyword arguments 
         "host": settings.host,
         "port": settings.port,
         "loop": "uvloop" if sys.platform != "win32" else "asyncio",
-        "http": partial(GuardedProtocol, receive_s=settings.receive_s),
+        "http": partial(
+            GuardedProtocol, receive_s=settings.receive_s, send_s=settings.send_s, room=Room(raise_limit())
+        ),
         "ws": "none",
         "lifespan": "on",
         "access_log": False,

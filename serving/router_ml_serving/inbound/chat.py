@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import orjson
+
 from router_ml_serving.inbound import Json, Turn
-from router_ml_serving.sse import KEEP_ALIVE, event, facts_in_first_event
+from router_ml_serving.sse import KEEP_ALIVE, event, facts_in_first_event, payload_of, says_error
 from router_ml_serving.wire import Usage, with_facts
 
 __all__ = ["ChatShape"]
@@ -46,10 +48,11 @@ class ChatVoice:
         facts: What goes into the first chunk.
     """
 
-    __slots__ = ("_facts", "_part")
+    __slots__ = ("_facts", "_failed", "_part")
 
     def __init__(self, facts: Json) -> None:
         self._facts: Json | None = facts
+        self._failed = False
         self._part = b""
 
     def feed(self, piece: bytes) -> bytes:
@@ -60,6 +63,8 @@ class ChatVoice:
                 self._part += piece
                 return b""
             piece, self._part = self._part + piece[:cut], piece[cut:]
+        if b'"error"' in piece and any(says_error(payload_of(line) or b"") for line in piece.split(b"\n")):
+            self._failed = True
         if self._facts is not None:
             told = facts_in_first_event(piece, self._facts)
             if told is not None:
@@ -68,8 +73,21 @@ class ChatVoice:
         return piece
 
     def end(self, error: Json | None, usage: Usage | None) -> bytes:
-        """Return the end mark, should its line have been left open, or the error."""
-        if error is not None:
-            # The blank line first ends an event that the upstream left open.
-            return b"\n\n" + event({"error": error})
-        return self._part + b"\n\n" if self._part.strip() == b"data: [DONE]" else b""
+        """Return the last event, should its line have been left open, or the error."""
+        last = self.feed(b"\n\n") if _is_whole(self._part) else b""
+        if error is None:
+            return last
+        # The upstream's own error has gone out as it came: a second one would say the same. Else a blank line first
+        # ends an event that the upstream left open.
+        return last if self._failed else b"\n\n" + event({"error": error})
+
+
+def _is_whole(line: bytes) -> bool:
+    payload = payload_of(line)
+    if payload is None:
+        return False
+    try:
+        orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        return payload == b"[DONE]"
+    return True
