@@ -9,7 +9,7 @@ from collections.abc import Callable
 __all__ = ["DecisionIds"]
 
 # Crockford's base 32; two characters at a time are looked up.
-_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # pragma: allowlist secret
 _PAIRS = tuple(first + second for first in _ALPHABET for second in _ALPHABET)
 _TEN_BITS = 1023
 _ENTROPY_BYTES = 10

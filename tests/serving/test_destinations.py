@@ -53,7 +53,7 @@ def test_a_tier_without_a_url_has_no_destination():
         ("nonsense", "not an http"),
         ("http://[::1", "not a URL"),
         ("http://host:99999/v1", "not a URL"),
-        ("https://me:hunter2@example.com/v1", "api_key_env"),
+        ("https://me:hunter2@example.com/v1", "api_key_env"),  # pragma: allowlist secret
         ("https://example.com/v1?key=hunter2", "query"),
         ("https://example.com/v1#hunter2", "query or fragment"),
         ("http://169.254.169.254/latest", "metadata"),
