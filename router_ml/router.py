@@ -191,8 +191,7 @@ class Router:
         if verifier is None or name not in self.bundle.ladder.names[:-1]:
             return None
         names = self.bundle.ladder.names
-        asked = view_of(request)
-        scores = self.bundle.score(featurize(request, view=asked))
+        asked, scores = self._basis(request, decision)
         position = names.index(name)
         expected = float(scores.output_tokens[position])
         features = featurize_answer(request, answer, expected_tokens=expected, asked=asked, passed=True)
@@ -201,6 +200,15 @@ class Router:
             return None
         spent = nan if answer.output_tokens is None else self._spent(name, scores.input_tokens, answer.output_tokens)
         return self._verdict(dict(zip(names, posterior.tolist(), strict=True)), name, spent, decision)
+
+    def _basis(self, request: Request, decision: Decision | None) -> tuple[RequestView, Scores]:
+        # What the decision looked at, so that a request is not read and scored twice.
+        basis = None if decision is None else decision.basis
+        if isinstance(basis, tuple):
+            asked, _, scores = basis
+            return asked, scores
+        asked = view_of(request)
+        return asked, self.bundle.score(featurize(request, view=asked))
 
     def _verdict(self, chances: Mapping[str, float], name: str, spent: float, decision: Decision | None) -> Verdict:
         """Keep or refuse an answer of tier `name` by the stopping rule: what it cost is sunk, the next one is not.
@@ -212,8 +220,11 @@ class Router:
         if decision is None or then is None or not self._judges_at(decision.quality):
             return Verdict(score=v, source="verifier")
         costs = decision.expected_cost_usd
-        scale = max(costs.values()) if self.bundle.policy.price_unit == "relative" else 1.0
-        priced = decision.threshold / (scale or 1.0) * costs[then] * self._factor(name, then, spent, costs[name])
+        usd_price = decision.usd_price
+        if usd_price is None:  # a decision that was put together by hand
+            scale = max(costs.values()) if self.bundle.policy.price_unit == "relative" else 1.0
+            usd_price = decision.threshold / (scale or 1.0)
+        priced = usd_price * costs[then] * self._factor(name, then, spent, costs[name])
         stays = chances[then] - priced <= v
         facts = f"adequate with probability {v:.2f}; {then} would be at {chances[then]:.2f} for {costs[then]:.2g} USD"
         return Verdict(adequate=stays, score=v, source="verifier", reason=f"verifier: {facts}")

@@ -159,16 +159,17 @@ class Service:
         decision_id = self.ids.next()
         router = self.rollout.router_for(chat.request.session_id or decision_id, chat.request.tenant)
         names = router.ladder.names
+        allowed = self.limits.allowed(admitted.caller, names)
         answers = target is None
         if target is None:
-            target = resolve(chat.model, router.ladder, allowed=self.limits.allowed(admitted.caller, names))
+            target = resolve(chat.model, router.ladder, allowed=allowed)
             if target.pinned is not None:
                 self.limits.check_named(admitted.caller, target.pinned.name, names)
                 decision = _pinned(target.pinned, decision_id, router.bundle.version)
                 return Decided(decision, router, NOTHING_SPECIAL, None, ts)
         quality = chat.quality if target.quality is None else target.quality
         recalled = self.recall.before(chat.request, names, router.bundle.version)
-        circumstances = self._circumstances(admitted, router, recalled)
+        circumstances = self._circumstances(admitted, router, recalled, allowed)
         decision = router.route(
             chat.request, decision_id=decision_id, rng=self.rng, quality=quality, circumstances=circumstances
         )
@@ -176,7 +177,9 @@ class Service:
             self._tell_weak_negative(recalled, ts)
         return Decided(decision, router, circumstances, quality, ts)
 
-    def _circumstances(self, admitted: Admitted, router: Router, recalled: Recalled) -> Circumstances:
+    def _circumstances(
+        self, admitted: Admitted, router: Router, recalled: Recalled, allowed: frozenset[str] | None
+    ) -> Circumstances:
         health, hint = self.health, recalled.hint
         if self.measured is not router.ladder and router is self.holder.current:
             self.measured = router.ladder
@@ -186,7 +189,6 @@ class Service:
         if recalled.floor is not None:
             self.telemetry.floor(recalled.floor_reason)
         unhealthy = health.unhealthy()
-        allowed = self.limits.allowed(admitted.caller, router.ladder.names)
         timed = admitted.chat.request.use_case in self.config.use_cases
         if not (timed or unhealthy) and allowed is None and recalled.floor is None and hint.warm is None:
             return NOTHING_SPECIAL
