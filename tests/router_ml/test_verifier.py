@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,21 @@ def test_an_answer_stays_unless_the_next_tier_is_worth_its_price(write: Callable
     stays = router.judge(ASKED, UNSURE, decision=dear)
     assert stays is not None
     assert stays.adequate is True
+
+
+def test_an_answer_is_judged_by_what_its_decision_looked_at_and_at_its_price(
+    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    router = router_of(write(build_verifier(v=0.9), **judging_policy()))
+    decision = router.route(ASKED, decision_id="d", rng=np.random.default_rng(0))
+    anew = router.judge(ASKED, UNSURE, decision=replace(decision, basis=None))
+    monkeypatch.setattr(Bundle, "score", lambda *_: pytest.fail("scored twice"))
+    assert router.judge(ASKED, UNSURE, decision=decision) == anew is not None
+    # Whatever a dearer tier's expected cost has become since, as by a warm cache: the price is the decision's own.
+    monkeypatch.undo()
+    free, dear = (decided(router, usd_price=price) for price in (0.0, 1e9))
+    verdicts = [router.judge(ASKED, UNSURE, decision=one) for one in (free, dear)]
+    assert [verdict.adequate for verdict in verdicts if verdict is not None] == [False, True]
 
 
 def test_with_nobody_to_jump_to_there_is_a_score_and_no_verdict(write: Callable[..., Path]) -> None:
