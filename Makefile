@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Further arguments of pytest, such as ARGS="tests/router_ml -k policy".
 ARGS ?=
+# The folder that the notebooks look into.
+HOME_OF ?= demo-output
 # Further arguments of the demo, such as DEMO="--n 3000".
 DEMO ?=
 
@@ -13,7 +15,7 @@ export ORT_DISABLE_TELEMETRY := 1
 export GIT_PYTHON_REFRESH := quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-soak check lint format bench-speed bench-train bench-quality lock secrets clean
+.PHONY: help install demo test test-soak check notebooks lint format bench-speed bench-train bench-ingest bench-pipeline bench-quality lock secrets clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +41,9 @@ test: lint ## lint, then every test; real tables are used when ROUTER_ML_OUTCOME
 test-soak: install ## load the service with everything at once, for a minute; CI runs it after the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak
 
+notebooks: install ## open the review notebooks on the demo's output; HOME_OF=. for the router.toml of this folder
+	MARIMO_SKIP_UPDATE_CHECK=1 ROUTER_ML_NOTEBOOK_HOME=$(HOME_OF) $(BIN)/marimo edit notebooks
+
 check: test ## the same as test: everything that CI runs
 
 lint: install secrets ## format, lint, types, import rules, secrets; changes nothing
@@ -62,6 +67,12 @@ bench-speed: install ## time a decision; prints a table and writes JSON
 bench-train: install ## time training on logs of up to a million rows; half an hour
 	$(BIN)/python benchmarks/speed/train.py
 
+bench-pipeline: install ## time the event store and retraining from a million rows; half an hour
+	$(BIN)/python benchmarks/speed/pipeline.py
+
+bench-ingest: install ## time the event store on PostgreSQL when it is full; ten minutes, and 5 GB in the temporary folder
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/speed/ingest.py
+
 bench-quality: install ## measure the product on real tables; needs ROUTER_ML_OUTCOMES; half an hour on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/quality/run.py
 
@@ -70,6 +81,15 @@ lock: install ## resolve the dependencies again
 		--generate-hashes --no-header --quiet -o requirements/all.lock
 	$(BIN)/uv pip compile pyproject.toml --extra serving --universal --python-version 3.11 \
 		--generate-hashes --no-header --quiet -o requirements/serving.lock
+	# Of the images: the same versions as in all.lock, which are those that are tested.
+	$(BIN)/uv pip compile pyproject.toml --extra serving --extra postgres --extra redis --extra objects --extra otel \
+		--constraints requirements/all.lock --universal --python-version 3.11 \
+		--generate-hashes --no-header --quiet -o requirements/deploy.lock
+	$(BIN)/uv pip compile pyproject.toml --extra training --extra postgres --extra objects --extra dask \
+		--constraints requirements/all.lock --universal --python-version 3.11 \
+		--generate-hashes --no-header --quiet -o requirements/training.lock
+	echo 'hatchling>=1.27' | $(BIN)/uv pip compile - --constraints requirements/all.lock --universal --python-version 3.11 \
+		--generate-hashes --no-header --quiet -o requirements/build.lock
 
 clean: ## delete .venv, caches and what the demo wrote
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage build dist demo-output

@@ -1,8 +1,8 @@
 """One bundle: write it atomically, verify it, load it, score requests with it.
 
-A bundle is an immutable folder `<version>/` with `model.onnx`, `policy.json` and `manifest.json`, and with
-`verifier.onnx` where looking at answers was found to help. Whatever is wrong with one is found when it is written or
-loaded, never while a request waits.
+A bundle is an immutable folder `<version>/` with `model.onnx`, `policy.json` and `manifest.json`, with `verifier.onnx`
+where looking at answers was found to help, and with `profile.json` where the traffic it was trained on was summed up.
+Whatever is wrong with one is found when it is written or loaded, never while a request waits.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from router_ml.verifier import Verifier, open_verifier
 
 __all__ = [
     "MANIFEST",
+    "PROFILE",
     "Bundle",
     "FeatureBounds",
     "FrontierPoint",
@@ -58,6 +59,8 @@ MANIFEST = "manifest.json"
 POLICY = "policy.json"
 MODEL = "model.onnx"
 VERIFIER = "verifier.onnx"
+# For training alone: deciding does not need it, so nobody here reads what is in it.
+PROFILE = "profile.json"
 # Rows per call of the graph: n-gram lookups of one call stay in tens of megabytes.
 _CHUNK = 1024
 
@@ -139,6 +142,7 @@ def write_bundle(
     policy: PolicySpec,
     model: bytes,
     verifier: bytes | None = None,
+    profile: bytes | None = None,
 ) -> Path:
     """Write `<shelf_dir>/<version>/`, whole or not at all.
 
@@ -150,6 +154,7 @@ def write_bundle(
         policy: What becomes `policy.json`.
         model: The serialised ONNX graph.
         verifier: The serialised graph that judges answers, or None.
+        profile: The summary of the traffic it was trained on, which later traffic is compared with, or None.
 
     Returns:
         The folder of the bundle.
@@ -165,6 +170,8 @@ def write_bundle(
     contents = {MODEL: model, POLICY: policy.model_dump_json(indent=2).encode() + b"\n"}
     if verifier is not None:
         contents[VERIFIER] = verifier
+    if profile is not None:
+        contents[PROFILE] = profile
     full = Manifest(
         **draft.model_dump(),
         feature_schema_hash=SCHEMA_HASH,

@@ -1,7 +1,8 @@
 """`router.toml` and its environment: read once, merged, checked as a whole, every mistake explained.
 
-The library owns the sections below; `[serving]`, `[tenants]`, `[rollout]`, `[training]` and `[mlflow]` belong to the
-sides that use them (their `settings.py`, `tenants.py`) and are kept here as they were read.
+The library owns the sections below; `[serving]`, `[tenants]`, `[rollout]`, `[golden]`, `[training]`, `[gates]`,
+`[alerts]` and `[mlflow]` belong to the sides that use them (their `settings.py`, `tenants.py`) and are kept here as
+they were read.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ __all__ = [
     "USE_CASES",
     "Config",
     "ExplorationSettings",
+    "ObjectSettings",
     "PolicySettings",
     "StoreSettings",
     "UseCase",
@@ -38,7 +40,7 @@ USE_CASES: Mapping[str, Mapping[str, float]] = {
     "email": {"ttft_ms": 2000.0, "total_ms": 8000.0},
 }
 # Sections of the two sides: checked by the side that owns them, opaque to the library.
-SIDE_SECTIONS = ("serving", "tenants", "rollout", "training", "mlflow")
+SIDE_SECTIONS = ("serving", "tenants", "rollout", "golden", "training", "gates", "alerts", "mlflow")
 S = TypeVar("S", bound=BaseModel)
 Rate = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -83,6 +85,23 @@ class StoreSettings(_Section):
     retention_days: Annotated[float, Field(gt=0.0, le=36_500.0)] | None = None
 
 
+class ObjectSettings(_Section):
+    """`[objects]`: S3-compatible object storage, where a location is an `s3://` URL.
+
+    `models` is where `router-ml sync` keeps bundles. Keys are in the environment, under the names given here; without
+    them the machine's own role is used. A request that fails is tried again for `retry_s` seconds.
+    """
+
+    models: Annotated[str, Field(pattern=r"^s3://")] | None = None
+    endpoint_url: Annotated[str, Field(pattern=r"^https?://[^@\s]+$")] | None = None
+    region: str | None = None
+    path_style: bool = True
+    access_key_env: Annotated[str, Field(min_length=1)] = "AWS_ACCESS_KEY_ID"
+    secret_key_env: Annotated[str, Field(min_length=1)] = "AWS_SECRET_ACCESS_KEY"  # noqa: S105  a name
+    session_token_env: Annotated[str, Field(min_length=1)] = "AWS_SESSION_TOKEN"  # noqa: S105  a name
+    retry_s: Annotated[float, Field(ge=0.0, le=3600.0)] = 30.0
+
+
 class UseCase(_Section):
     """`[use_cases.NAME]`: latency budgets of one kind of request (None or `inf`: no limit), and its tiers.
 
@@ -116,11 +135,15 @@ class _File(_Section):
     policy: PolicySettings = Field(default_factory=PolicySettings)
     exploration: ExplorationSettings = Field(default_factory=ExplorationSettings)
     store: StoreSettings = Field(default_factory=StoreSettings)
+    objects: ObjectSettings = Field(default_factory=ObjectSettings)
     use_cases: dict[str, UseCase] = Field(default_factory=dict)
     serving: dict[str, Any] = Field(default_factory=dict)
     tenants: dict[str, Any] = Field(default_factory=dict)
     rollout: dict[str, Any] = Field(default_factory=dict)
+    golden: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
+    gates: dict[str, Any] = Field(default_factory=dict)
+    alerts: dict[str, Any] = Field(default_factory=dict)
     mlflow: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -135,6 +158,7 @@ class Config(_Section):
     policy: PolicySettings
     exploration: ExplorationSettings
     store: StoreSettings
+    objects: ObjectSettings
     use_cases: dict[str, UseCase]
     sections: dict[str, dict[str, Any]]
 
@@ -169,6 +193,7 @@ def load_config(path: Path | None, environ: Mapping[str, str]) -> Config:
         policy=file.policy,
         exploration=file.exploration,
         store=file.store,
+        objects=file.objects,
         use_cases=file.use_cases,
         sections={name: getattr(file, name) for name in SIDE_SECTIONS},
     )

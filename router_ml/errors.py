@@ -13,6 +13,7 @@ RouterError
 │   └── BundleMismatch    made for other features or by another format version
 ├── ParityError           an exported graph does not reproduce the trained model
 ├── StoreError            the event store cannot be opened, read or written
+├── ObjectStoreError      object storage cannot be reached, read or written
 └── UpstreamError         a model endpoint failed; never evidence about adequacy
 """
 
@@ -27,6 +28,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "MissingExtra",
+    "ObjectStoreError",
     "ParityError",
     "RecordError",
     "RequestError",
@@ -129,6 +131,13 @@ class StoreError(RouterError):
     """The event store cannot be opened, read or written."""
 
     code = "store_error"
+    http_status = 503
+
+
+class ObjectStoreError(RouterError):
+    """Object storage (`s3://`) cannot be reached, read or written."""
+
+    code = "object_store_error"
     http_status = 503
 
 

@@ -16,7 +16,7 @@ from router_ml.durable import replace_file
 from router_ml.errors import BundleCorrupt, BundleError
 from router_ml.switches import Switch, append_switch, read_switches
 
-__all__ = ["LARGEST_SHARE", "Challenger", "Pointers"]
+__all__ = ["LARGEST_SHARE", "Challenger", "Pointers", "parse_challenger"]
 
 # Never all of the requests: the rest is what the challenger is compared with.
 LARGEST_SHARE = 0.9
@@ -65,20 +65,7 @@ class Pointers:
         Raises:
             BundleCorrupt: When it cannot be read as a version and a share.
         """
-        words = (_text_of(self.challenger_file) or "").split()
-        if not words:
-            return None
-        try:
-            share = float(words[1]) if len(words) > 1 else None
-        except ValueError:
-            share = -1.0
-        if len(words) > 2 or (share is not None and not 0.0 <= share <= LARGEST_SHARE):
-            message = (
-                f"{self.challenger_file}: expected a version and perhaps a share in [0, 0.9], got {' '.join(words)!r}; "
-                "`router-ml challenge VERSION` writes it again"
-            )
-            raise BundleCorrupt(message)
-        return Challenger(words[0], share)
+        return parse_challenger(_text_of(self.challenger_file) or "", self.challenger_file)
 
     def replaceable(self) -> str | None:
         """Return the version in the challenger file, which is about to be replaced; None also when it is unreadable."""
@@ -148,6 +135,32 @@ class Pointers:
 
     def _not_written(self, error: OSError) -> BundleError:
         return BundleError(f"{self.directory}: cannot be written ({error.strerror}); who serves stays as it was")
+
+
+def parse_challenger(text: str, where: object) -> Challenger | None:
+    """Return who a challenger file names; None for nobody.
+
+    Args:
+        text: Its content.
+        where: The file, for messages.
+
+    Raises:
+        BundleCorrupt: When it is no version and perhaps a share.
+    """
+    words = text.split()
+    if not words:
+        return None
+    try:
+        share = float(words[1]) if len(words) > 1 else None
+    except ValueError:
+        share = -1.0
+    if len(words) > 2 or (share is not None and not 0.0 <= share <= LARGEST_SHARE):
+        message = (
+            f"{where}: expected a version and perhaps a share in [0, 0.9], got {' '.join(words)!r}; "
+            "`router-ml challenge VERSION` writes it again"
+        )
+        raise BundleCorrupt(message)
+    return Challenger(words[0], share)
 
 
 def _text_of(file: Path) -> str | None:

@@ -27,6 +27,7 @@ from router_ml.records import record
 
 __all__ = [
     "DECIDED_TIER",
+    "GOLDEN",
     "SCHEMA",
     "Answer",
     "Attempt",
@@ -48,6 +49,8 @@ __all__ = [
 SCHEMA = "router_ml.interaction/1"
 # Tag of an interaction whose answer was fetched by the caller itself: the tier that the decision named.
 DECIDED_TIER = "decided_tier"
+# Tag of a run of a golden set, and the beginning of its id: clients may send the tag, and never choose an id.
+GOLDEN = "golden"
 # Some upstreams write -9999 or minus infinity for "practically impossible".
 _LOWEST_LOGPROB = -20.0
 _UNSURE_LOGPROB = -0.6931471805599453
@@ -284,6 +287,11 @@ class Interaction(_Record):
             message = f"propensity: the probabilities of the tiers sum to {total:.4f}, expected 1"
             raise ValueError(message)
         return self
+
+    @property
+    def is_golden(self) -> bool:
+        """Whether this is an item of a golden set: chosen by somebody, asked again and again, no sample of traffic."""
+        return self.mode == "audit" and GOLDEN in self.tags and self.id.startswith(f"{GOLDEN}-")
 
     def to_request(self) -> Request:
         """Return the view of this interaction that the router would have seen."""

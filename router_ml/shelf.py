@@ -1,14 +1,16 @@
 """The shelf of bundles: list them, name the champion and its challenger, switch, switch back, clear away old ones.
 
 `<models>/<version>/` are the bundles, `<models>/champion` a text file with one version, `<models>/challenger` one with
-a version and perhaps its share of the requests, `<models>/switches.jsonl` has one line per switch. Every switch is one
-atomic replacement of a text file, under a lock that all processes share; services watch both files.
+a version and perhaps its share of the requests, `<models>/switches.jsonl` has one line per switch and
+`<models>/gates/<version>.json` what the gates said of a version. Every switch is one atomic replacement of a text file,
+under a lock that all processes share; services watch both files.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +19,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from router_ml.bundle import MANIFEST, default_bundle_path, load_bundle
-from router_ml.errors import BundleCorrupt, UnknownName, UsageError
+from router_ml.durable import replace_file
+from router_ml.errors import BundleCorrupt, BundleError, UnknownName, UsageError
 from router_ml.manifest import Manifest, Metric
 from router_ml.pointers import LARGEST_SHARE, Challenger, Pointers
 from router_ml.registry import did_you_mean
@@ -56,6 +59,12 @@ class Shelf:
         entries = [self._entry(version, champion, wanted) for version in self._folders()]
         return sorted(entries, key=lambda entry: (entry.created, entry.version))
 
+    def names(self) -> set[str]:
+        """Return what bundles are called, or were called as far as gates and switches tell of them."""
+        kept = {file.stem for file in (self.directory / "gates").glob("*.json")}
+        switched = {name for switch in self.switches() for name in (switch.before, switch.after) if name}
+        return {*self._folders(), *kept, *switched}
+
     def champion(self) -> str | None:
         """Return the version in service; None before the first promotion.
 
@@ -87,8 +96,16 @@ class Shelf:
 
     def champion_path(self) -> Path:
         """Return the folder of the bundle in service: the champion, or the default before the first promotion."""
-        version = self.champion()
-        return default_bundle_path() if version is None else self.path(version)
+        return self.path_in_service(self.champion() or DEFAULT)
+
+    def path_in_service(self, version: str) -> Path:
+        """Return the folder of a version that served or serves: of one on the shelf, or of the default bundle.
+
+        Raises:
+            UnknownName: When the shelf has no such version.
+        """
+        shipped = version == DEFAULT and DEFAULT not in self._folders()
+        return default_bundle_path() if shipped else self.path(version)
 
     def challenger(self) -> Challenger | None:
         """Return who is tried beside the champion; None when nobody is.
@@ -106,21 +123,28 @@ class Shelf:
         """
         return self._pointers.switches()
 
-    def promote(self, version: str, *, reason: str, now: datetime) -> None:
+    def promote(self, version: str, *, reason: str, now: datetime, only_over: str | None = None) -> None:
         """Put a version into service, once it has been loaded and verified; it is no challenger any more.
 
         Args:
             version: A version on the shelf.
             reason: Why, in one sentence, for the record.
             now: When.
+            only_over: Promote only while this version is the champion (`DEFAULT` before the first promotion).
 
         Raises:
             UnknownName: When the shelf has no such version.
-            BundleError: When it cannot be used, or the shelf cannot be written; the champion stays.
+            BundleError: When it cannot be used, the shelf cannot be written, or another than `only_over` is the
+                champion; the champion stays.
         """
         load_bundle(self.path(version))
         with self._pointers.locked():
             before = self._pointers.champion()
+            if only_over is not None and (before or DEFAULT) != only_over:
+                raise BundleError(
+                    f"{self.directory}: {before or DEFAULT} is the champion now, and {version} was compared with "
+                    f"{only_over}; run again to compare it with the new champion"
+                )
             self._pointers.set_champion(Switch(now.isoformat(), "promote", before, version, "person", reason))
 
     def rollback(
@@ -241,6 +265,44 @@ class Shelf:
             self._pointers.set_challenger(switch, None)
         return before.version
 
+    def keep_gates(self, version: str, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Keep what the gates said of a version, in `<models>/gates/<version>.json`.
+
+        Args:
+            version: A version on the shelf.
+            lines: One record per gate, of JSON values.
+
+        Raises:
+            UnknownName: When the shelf has no such version.
+            BundleError: When it cannot be written.
+        """
+        self.path(version)
+        file = self._gates_file(version)
+        try:
+            file.parent.mkdir(exist_ok=True)
+            replace_file(file, json.dumps([dict(line) for line in lines], indent=2).encode() + b"\n")
+        except OSError as error:
+            raise BundleError(
+                f"{file}: cannot be written ({error.strerror}); check the folder and its rights"
+            ) from error
+
+    def gates(self, version: str) -> tuple[Mapping[str, Any], ...]:
+        """Return what the gates said of a version; empty when they were never asked.
+
+        Raises:
+            BundleCorrupt: When the file cannot be read as records.
+        """
+        file = self._gates_file(version)
+        try:
+            found = json.loads(file.read_bytes())
+        except FileNotFoundError:
+            return ()
+        except (OSError, ValueError) as error:
+            raise BundleCorrupt(f"{file}: cannot be read ({error}); delete it, then retrain") from error
+        if not isinstance(found, list) or not all(isinstance(line, dict) for line in found):
+            raise BundleCorrupt(f"{file}: expected a list of gates; delete it, then retrain")
+        return tuple(found)
+
     def prune(self, keep: int) -> list[str]:
         """Delete all but the newest bundles; never the champion, the one before it, the challenger, or the default.
 
@@ -260,7 +322,11 @@ class Shelf:
             # Renamed first: a reader finds the whole bundle or none.
             doomed = (self.directory / version).rename(self.directory / f".{version}.pruned")
             shutil.rmtree(doomed, ignore_errors=True)
+            self._gates_file(version).unlink(missing_ok=True)
         return old
+
+    def _gates_file(self, version: str) -> Path:
+        return self.directory / "gates" / f"{version}.json"
 
     @property
     def _pointers(self) -> Pointers:

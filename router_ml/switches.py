@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias, cast
 from router_ml.durable import append_line
 from router_ml.errors import BundleCorrupt
 
-__all__ = ["Action", "Cause", "Switch", "append_switch", "read_switches", "replaced_by"]
+__all__ = ["Action", "Cause", "Switch", "append_switch", "parse_switch", "read_switches", "replaced_by"]
 
 Action: TypeAlias = Literal["promote", "rollback", "challenge", "withdraw", "canary"]
 Cause: TypeAlias = Literal["person", "automatic"]
@@ -68,7 +68,7 @@ def read_switches(path: Path) -> list[Switch]:
         return []
     except (OSError, UnicodeDecodeError) as error:
         raise BundleCorrupt(f"{path}: cannot be read ({error}); move it away to begin a new record") from error
-    return [switch for line in lines if (switch := _parse(line)) is not None]
+    return [switch for line in lines if (switch := parse_switch(line)) is not None]
 
 
 def replaced_by(switches: list[Switch]) -> dict[str, str | None]:
@@ -94,7 +94,8 @@ def _ends_in_half_a_line(path: Path) -> bool:
         return False
 
 
-def _parse(line: str) -> Switch | None:
+def parse_switch(line: str | bytes) -> Switch | None:
+    """Return the switch that a line of the record says; None when it says none, as when a crash cut it off."""
     try:
         raw = json.loads(line)
         return Switch(
@@ -106,7 +107,7 @@ def _parse(line: str) -> Switch | None:
             reason=str(raw.get("reason", "")),
             evidence=dict(raw.get("evidence", {})),
         )
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 

@@ -15,7 +15,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["TIERS", "WORDS", "prompts", "write_log"]
+__all__ = ["TIERS", "WORDS", "lines", "prompts", "write_log"]
 
 F64: TypeAlias = NDArray[np.float64]
 
@@ -47,10 +47,11 @@ def write_log(path: Path, n: int, *, seed: int) -> None:
     rng = np.random.default_rng(seed)
     with path.open("w", encoding="utf-8") as file:
         for first in range(0, n, _CHUNK):
-            file.writelines(_lines(first, min(_CHUNK, n - first), rng))
+            file.writelines(lines(first, min(_CHUNK, n - first), rng))
 
 
-def _lines(first: int, n: int, rng: np.random.Generator) -> Iterator[str]:
+def lines(first: int, n: int, rng: np.random.Generator) -> Iterator[str]:
+    """Yield n interactions from number `first` on, each as a line of JSON."""
     texts, ease = prompts(n, rng)
     coped = (rng.random(ease.shape) < ease).tolist()
     kind, single = rng.random(n).tolist(), (rng.random(n) < 0.5).tolist()

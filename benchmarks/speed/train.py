@@ -22,13 +22,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 
-from benchmarks.results_file import Row, goal_text, stamp, write_rows
+from benchmarks.results_file import Row, Stamp, goal_text, stamp, write_rows
 from benchmarks.speed.interactions import TIERS, prompts, write_log
 from benchmarks.speed.servers import pinned
 from benchmarks.speed.yardstick import measure, yardstick_s
@@ -96,22 +96,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sizes[0] < 1:
         parser.error("--size: at least 1")
     made = stamp()
-    _say("featurising")
+    say("featurising")
     rows = [_features_row()]
     costs = []
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         for n in sizes:
-            _say(f"{n:,} interactions: writing the log")
+            say(f"{n:,} interactions: writing the log")
             log = Path(folder) / f"log-{n}.jsonl"
             write_log(log, n, seed=0)
-            _say(f"{n:,} interactions: training on {log.stat().st_size / 1e6:,.0f} MB")
+            say(f"{n:,} interactions: training on {log.stat().st_size / 1e6:,.0f} MB")
             costs.append(trained(log, n, Path(folder) / f"home-{n}"))
-            _say(f"{n:,} interactions: '{costs[-1].learner}' after {costs[-1].wall_s:.0f} s")
+            say(f"{n:,} interactions: '{costs[-1].learner}' after {costs[-1].wall_s:.0f} s")
             log.unlink()
     rows += [row for cost in costs for row in rows_of(cost)] + growth_rows(costs)
-    print(f"{made.machine}; {made.date}; {made.commit}\n\n{_table(rows)}")
+    print_table(made, rows)
     write_rows(args.out, rows, made, protocols={row.protocol for row in rows})
     return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """One command: what it printed, seconds on the clock and of all its threads, GB at its peak, the yardstick."""
+
+    record: dict[str, Any]
+    wall_s: float
+    cpu_s: float
+    peak_gb: float
+    yardstick_us: float
+
+    @property
+    def minutes(self) -> float:
+        """Minutes on the clock of the machine that the goals are stated for."""
+        return self.wall_s * REFERENCE_US / self.yardstick_us / 60
 
 
 def trained(log: Path, n: int, home: Path) -> Cost:
@@ -120,41 +136,74 @@ def trained(log: Path, n: int, home: Path) -> Cost:
     Raises:
         RuntimeError: When it fails; with what it said.
     """
+    write_config(home)
+    ran = run_command(["train", str(log), "--no-mlflow"], home)
+    record = ran.record
+    return Cost(n, ran.wall_s, ran.cpu_s, ran.peak_gb, ran.yardstick_us, record["learner"], record["n_train"])
+
+
+def write_config(home: Path) -> None:
+    """Make a folder to work in, with a router.toml for the tiers of the logs."""
     home.mkdir()
     tiers = zip(TIERS, _PRICES, strict=True)
     text = [_TIER.format(name=name, input=price[0], output=price[1]) for name, price in tiers]
-    config = home / "router.toml"
-    config.write_text(_TOML.format(models=json.dumps(str(home / "models"))) + "".join(text), encoding="utf-8")
-    command = [str(Path(sys.executable).with_name("router-ml")), "train", str(log), "--config", str(config)]
+    config = _TOML.format(models=json.dumps(str(home / "models"))) + "".join(text)
+    (home / "router.toml").write_text(config, encoding="utf-8")
+
+
+def run_command(words: Sequence[str], home: Path, *, failed_check: bool = False) -> Ran:
+    """Run `router-ml` on two cores, in a process of its own, and return what it cost.
+
+    Args:
+        words: The command and its arguments.
+        home: Folder with a router.toml.
+        failed_check: Whether exit code 1, such as that of a champion that stays, is as good as 0.
+
+    Raises:
+        RuntimeError: When it fails; with what it said.
+    """
+    command = [
+        str(Path(sys.executable).with_name("router-ml")),
+        *words,
+        "--config",
+        str(home / "router.toml"),
+        "--json",
+    ]
     said = home / "said.json"
     with said.open("w") as output, (home / "errors.txt").open("w") as errors:
         started = time.perf_counter()
         process = subprocess.Popen(
-            [*pinned(0, 1), *command, "--json", "--no-mlflow"],
-            stdout=output,
-            stderr=errors,
-            cwd=home,
-            env=_environment(),
+            [*pinned(0, 1), *command], stdout=output, stderr=errors, cwd=home, env=_environment()
         )
-        readings = []
+        readings, at_once = [], 0
         while not os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
             readings.append(yardstick_s())
+            at_once = max(at_once, _resident_bytes(process.pid))
             time.sleep(_BETWEEN_READINGS_S)
         wall_s = time.perf_counter() - started
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+    if process.returncode not in (0, 1) or (process.returncode == 1 and not failed_check):
         raise RuntimeError(f"{' '.join(command)}: {(home / 'errors.txt').read_text(encoding='utf-8')}")
-    record = json.loads(said.read_text(encoding="utf-8"))
-    return Cost(
-        n=n,
+    return Ran(
+        record=json.loads(said.read_text(encoding="utf-8")),
         wall_s=wall_s,
         cpu_s=usage.ru_utime + usage.ru_stime,
-        peak_gb=usage.ru_maxrss * 1024 / 1e9,
+        peak_gb=max(usage.ru_maxrss * 1024, at_once) / 1e9,
         yardstick_us=float(np.median(readings)) * 1e6,
-        learner=record["learner"],
-        n_fitted=record["n_train"],
     )
+
+
+def _resident_bytes(pid: int) -> int:
+    """Return what a process and those it started have in memory together; pages that they share count for each."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        children = [
+            line for task in Path(f"/proc/{pid}/task").iterdir() for line in (task / "children").read_text().split()
+        ]
+    except (OSError, IndexError):  # it has ended
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE") + sum(_resident_bytes(int(child)) for child in children)
 
 
 def rows_of(cost: Cost) -> list[Row]:
@@ -207,9 +256,10 @@ def _environment() -> dict[str, str]:
     return {**os.environ, **threads, "OMP_WAIT_POLICY": "PASSIVE"}
 
 
-def _table(rows: Sequence[Row]) -> str:
+def print_table(made: Stamp, rows: Sequence[Row]) -> None:
+    """Print the figures of a run, with what must be reached."""
     cells = [(row.protocol, row.metric, _cell(row.value), _bound(row), goal_text(row) or None) for row in rows]
-    return table(("protocol", "figure", "value", "must", ""), cells)
+    print(f"{made.machine}; {made.date}; {made.commit}\n\n{table(('protocol', 'figure', 'value', 'must', ''), cells)}")
 
 
 def _bound(row: Row) -> str | None:
@@ -223,7 +273,8 @@ def _cell(value: float | None) -> str | None:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Tell who waits what is being done."""
     print(text, file=sys.stderr, flush=True)
 
 

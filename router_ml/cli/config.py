@@ -26,7 +26,9 @@ SETTINGS: Registry[type[BaseModel]] = Registry(
         "serving": "router_ml_serving.settings:ServingSettings",
         "tenants": "router_ml_serving.tenants:TenantsSection",
         "rollout": "router_ml_serving.settings:RolloutSettings",
+        "golden": "router_ml_serving.settings:GoldenSettings",
         "training": "router_ml_training.settings:TrainingSettings",
+        "gates": "router_ml_training.settings:GatesSettings",
         "mlflow": "router_ml_training.settings:MlflowSettings",
     },
 )

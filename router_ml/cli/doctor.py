@@ -15,7 +15,7 @@ import numpy as np
 
 from router_ml import __version__
 from router_ml.cli.output import emit
-from router_ml.config import Config, StoreSettings, load_config
+from router_ml.config import Config, ObjectSettings, StoreSettings, load_config
 from router_ml.errors import MissingExtra, RouterError
 from router_ml.router import Router
 from router_ml.schema import Request
@@ -73,6 +73,8 @@ def examine(path: Path | None, environ: Mapping[str, str]) -> Iterator[Finding]:
     yield Finding("config", "ok", config.source)
     yield _bundle(config)
     yield _store(config.store)
+    if config.objects.models is not None:
+        yield _depot(config.objects.models, config.objects, environ)
     yield from _tiers(config, environ)
 
 
@@ -109,6 +111,19 @@ def _store(settings: StoreSettings) -> Finding:
         return Finding("store", "note", str(error))
     except RouterError as error:
         return Finding("store", "FAIL", str(error))
+
+
+def _depot(url: str, settings: ObjectSettings, environ: Mapping[str, str]) -> Finding:
+    from router_ml.depot import Depot
+    from router_ml.objects import open_objects
+
+    try:
+        found = Depot(open_objects(url, settings, environ)).versions()
+    except MissingExtra as error:
+        return Finding("objects", "note", str(error))
+    except RouterError as error:
+        return Finding("objects", "FAIL", str(error))
+    return Finding("objects", "ok", f"{url}, {len(found)} bundles")
 
 
 def _tiers(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""`router-ml models`: list the bundles on the shelf, or every switch there was; delete old ones with --prune."""
+"""`router-ml models`: list the bundles on the shelf, or every switch there was; show one; delete old ones."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from dataclasses import asdict
 from typing import Any
 
 from router_ml.cli.arguments import whole_number
+from router_ml.cli.model_detail import detail_record, detail_text
 from router_ml.cli.output import emit, table
 from router_ml.config import load_config
+from router_ml.errors import UsageError
 from router_ml.shelf import Shelf, ShelfEntry
 from router_ml.switches import Switch
 
@@ -24,6 +26,7 @@ _NOBODY = {"promote": "default", "rollback": "default", "challenge": "-", "withd
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
+    parser.add_argument("version", nargs="?", metavar="VERSION", help="show everything that is known of this one")
     parser.add_argument(
         "--prune",
         type=whole_number,
@@ -37,6 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """List the bundles, oldest first."""
     shelf = Shelf(load_config(args.config, os.environ).models_dir)
+    if args.version is not None:
+        if args.history or args.prune is not None:
+            raise UsageError("give a version to look at, or --history or --prune, not both")
+        detail = detail_record(shelf, args.version)
+        emit(args, detail, detail_text(detail))
+        return 0
     deleted = [] if args.prune is None else shelf.prune(args.prune)
     if args.history:
         switches = shelf.switches()

@@ -11,9 +11,21 @@ from typing import Protocol, Self
 from router_ml.errors import ConfigError
 from router_ml.registry import Registry
 from router_ml.schema import Feedback, Interaction, Mode
-from router_ml.store.rows import StoreRow, row_of
+from router_ml.store.rows import Bounds, StoredRow, StoreRow, StoreSlice, row_of
 
-__all__ = ["STORES", "Deciding", "EventStore", "OnReject", "StoreInfo", "StoreRow", "open_store", "row_of"]
+__all__ = [
+    "STORES",
+    "Bounds",
+    "Deciding",
+    "EventStore",
+    "OnReject",
+    "StoreInfo",
+    "StoreRow",
+    "StoreSlice",
+    "StoredRow",
+    "open_store",
+    "row_of",
+]
 
 # Called with the id of a row that cannot be read, and the reason.
 OnReject = Callable[[str, str], None]
@@ -77,6 +89,25 @@ class EventStore(Protocol):
         """
         ...
 
+    def slices(self, size: int) -> list[StoreSlice]:
+        """Return the interactions cut into slices of at most `size`, by UTC day and (ts, id), each with a fingerprint.
+
+        What is appended to a day leaves its earlier slices as they are, unless it is dated before them.
+        """
+        ...
+
+    def pages(
+        self, since: datetime | None = None, *, bounds: Bounds | None = None, size: int = 500
+    ) -> Iterator[list[StoredRow]]:
+        """Stream what is kept as it is kept, by (ts, id), at most `size` rows at a time.
+
+        Args:
+            since: Leave out what is older.
+            bounds: Only the rows of one slice.
+            size: Rows per page.
+        """
+        ...
+
     def delete(
         self,
         *,
@@ -94,7 +125,22 @@ class EventStore(Protocol):
             ids: These, and nothing else is said.
             tenant: Of this tenant, up to now.
             before: From before this time; with a tenant, those of which both holds.
-            limit: At most so many in this call, so that a large deletion can be done bit by bit.
+            limit: At most so many in this call, so that a large deletion can be done bit by bit. What a store can drop
+                in one go, such as a whole day before a time, is one bit.
+
+        Returns:
+            How many interactions were deleted; fewer than `limit`: all of them.
+        """
+        ...
+
+    def expire(self, before: datetime, *, limit: int) -> int:
+        """Delete what is older than its retention, as `delete` does.
+
+        A store that can drop whole days (UTC) waits until all of a day is old.
+
+        Args:
+            before: Delete what is older.
+            limit: At most so many in this call, or one day.
 
         Returns:
             How many interactions were deleted; fewer than `limit`: all of them.

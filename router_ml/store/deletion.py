@@ -15,8 +15,9 @@ from functools import lru_cache
 
 from sqlalchemy import Connection, case, delete, exists, select, update
 
+from router_ml.store.ids import where_ids
 from router_ml.store.rows import StoreRow, clean, stamp
-from router_ml.store.tables import DELETIONS, FEEDBACK, INTERACTIONS, insert
+from router_ml.store.tables import DELETIONS, FEEDBACK, IDS, INTERACTIONS, insert
 
 __all__ = [
     "PAGE",
@@ -101,7 +102,8 @@ def delete_page(connection: Connection, tenant: str | None, before: str | None, 
 
 def delete_orphans(connection: Connection, before: str, limit: int) -> int:
     """Delete up to `limit` pieces of feedback from before a time whose interaction is not there."""
-    there = exists().where(INTERACTIONS.c.id == FEEDBACK.c.decision_id)
+    kept = IDS if connection.dialect.name == "postgresql" else INTERACTIONS
+    there = exists().where(kept.c.id == FEEDBACK.c.decision_id)
     query = select(FEEDBACK.c.id).where(FEEDBACK.c.ts < before, ~there).limit(limit)
     found = connection.execute(query).scalars().all()
     if found:
@@ -111,10 +113,10 @@ def delete_orphans(connection: Connection, before: str, limit: int) -> int:
 
 def fill_tenants(connection: Connection, limit: int) -> int:
     """Read the tenant of up to `limit` interactions that releases without that column wrote; return how many."""
-    query = select(INTERACTIONS.c.id, INTERACTIONS.c.body).where(INTERACTIONS.c.tenant.is_(None)).limit(limit)
-    rows = connection.execute(query).all()
+    query = select(INTERACTIONS.c.ts, INTERACTIONS.c.id, INTERACTIONS.c.body)
+    rows = connection.execute(query.where(INTERACTIONS.c.tenant.is_(None)).limit(limit)).all()
     for row in rows:
-        found = update(INTERACTIONS).where(INTERACTIONS.c.id == row.id)
+        found = update(INTERACTIONS).where(INTERACTIONS.c.ts == row.ts, INTERACTIONS.c.id == row.id)
         connection.execute(found.values(tenant=_tenant_in(row.body)))
     return len(rows)
 
@@ -125,7 +127,10 @@ def _delete(connection: Connection, ids: Sequence[str], mark_at: datetime | None
     if mark_at is not None:
         _mark(connection, [_id_mark(id_) for id_ in ids], _ALWAYS, mark_at)
     connection.execute(delete(FEEDBACK).where(FEEDBACK.c.decision_id.in_(ids)))
-    return connection.execute(delete(INTERACTIONS).where(INTERACTIONS.c.id.in_(ids))).rowcount
+    deleted = connection.execute(delete(INTERACTIONS).where(where_ids(connection, ids))).rowcount
+    if connection.dialect.name == "postgresql":
+        connection.execute(delete(IDS).where(IDS.c.id.in_(ids)))
+    return deleted
 
 
 def _mark(connection: Connection, marks: Iterable[str], until: str, made: datetime) -> None:

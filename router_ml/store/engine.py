@@ -7,7 +7,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 from sqlalchemy import create_engine, event
@@ -16,15 +16,20 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from router_ml.errors import ConfigError, MissingExtra, StoreError
 
-__all__ = ["connect", "explained", "parse_url", "shown"]
+__all__ = ["connect", "explained", "forget_log", "is_refused", "parse_url", "shown"]
 
 # How long a writer waits for another one before it gives up; `?timeout=` in the URL overrides it.
 LOCK_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 5.0
 VANISHED_MS = 10_000
+_TRIES, _TRY_MS = 5, 100
+# A lock that was not to be had in time, a right that this user has not, a copy or user that only reads: PostgreSQL's
+# words for "not now", "not you", "not here".
+_REFUSALS = ("55P03", "42501", "25006")
 
 # What a database says, and what to do about it; the first that matches.
 _ADVICE = (
+    ("lock timeout", "somebody reads or writes these tables for long, such as a backup; try again after it"),
     ("locked", "another process holds the write lock; try again, or use PostgreSQL for many writers"),
     ("busy", "another process holds the write lock; try again, or use PostgreSQL for many writers"),
     ("unable to open", "the folder must exist and be writable"),
@@ -94,6 +99,11 @@ def connect(url: URL) -> Engine:
     return engine
 
 
+def is_refused(error: SQLAlchemyError) -> bool:
+    """Return whether PostgreSQL is well, and only did not do what it was asked: for a lock, or for want of a right."""
+    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _REFUSALS
+
+
 def _seconds(url: URL, name: str, default: float) -> float:
     given = url.query.get(name, default)
     try:
@@ -152,6 +162,28 @@ def _begin_sqlite(connection: Connection) -> None:
     # A writer takes its lock at the start and waits for it; a reader that turns writer would fail at once instead.
     write = connection.get_execution_options().get("router_ml_write", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+def forget_log(engine: Engine) -> bool:
+    """Empty the write-ahead log of SQLite, which still has the pages as they were before a deletion.
+
+    Returns:
+        Whether that is done; False while somebody reads old pages. True for other databases.
+    """
+    if engine.dialect.name != "sqlite":
+        return True
+    with closing(engine.raw_connection()) as connection:
+        cursor = connection.cursor()
+        waits_ms = cursor.execute("PRAGMA busy_timeout").fetchone()[0]
+        # While this waits for readers, no other process can write: rather often and short than long.
+        cursor.execute(f"PRAGMA busy_timeout = {_TRY_MS}")
+        for _ in range(_TRIES):
+            busy, *_rest = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if not busy:
+                break
+            time.sleep(_TRY_MS / 1e3)
+        cursor.execute(f"PRAGMA busy_timeout = {waits_ms}")
+    return not busy
 
 
 @contextmanager

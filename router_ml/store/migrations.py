@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import Connection, inspect, text
 
 from router_ml.errors import StoreError
+from router_ml.store.partitions import partition_interactions
 
 __all__ = ["MIGRATIONS", "Migration", "migrate", "refuse_newer", "schema_version"]
 
@@ -20,6 +21,8 @@ _SERIAL = {
 }
 # Any constant does, as long as all releases use the same one.
 _ADVISORY_LOCK = 7_316_050_943
+# While a step waits for a table that somebody reads for long, everybody else waits behind it.
+_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '10s'"
 
 
 def _m001_tables(connection: Connection) -> None:
@@ -49,8 +52,14 @@ def _m003_deletion(connection: Connection) -> None:
     )
 
 
+def _m004_partitions(connection: Connection) -> None:
+    # A SQLite file is one machine's log; deleting from it by pages is all it needs.
+    if connection.dialect.name == "postgresql":
+        partition_interactions(connection)
+
+
 # Append only: a released step is never changed, so that every old file can be brought up to date.
-MIGRATIONS: tuple[Migration, ...] = (_m001_tables, _m002_index_by_time, _m003_deletion)
+MIGRATIONS: tuple[Migration, ...] = (_m001_tables, _m002_index_by_time, _m003_deletion, _m004_partitions)
 
 
 def schema_version(connection: Connection) -> int:
@@ -74,6 +83,7 @@ def migrate(connection: Connection, migrations: Sequence[Migration]) -> None:
     if connection.dialect.name == "postgresql":
         # Two services may start at once; DDL alone does not make the second wait.
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _ADVISORY_LOCK})
+        connection.exec_driver_sql(_LOCK_TIMEOUT)
     version = schema_version(connection)
     refuse_newer(version, len(migrations))
     for step in migrations[version:]:

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from datetime import datetime
 
 from pydantic import ValidationError
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.engine import Connection
 
 from router_ml.errors import RecordError
 from router_ml.schema import DECIDED_TIER, Feedback, Interaction, parse_interaction
-from router_ml.store import Deciding, OnReject
+from router_ml.store import Deciding, OnReject, StoreInfo
 from router_ml.store.rows import to_utc
-from router_ml.store.tables import FEEDBACK
+from router_ml.store.tables import FEEDBACK, INTERACTIONS
 
-__all__ = ["deciding_of", "feedback_of", "log_reject", "read_row"]
+__all__ = ["deciding_of", "feedback_of", "info_of", "later_feedback", "log_reject", "read_row"]
 
 log = logging.getLogger(__name__)
+
+_SIZE = {
+    "sqlite": "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()",
+    "postgresql": "SELECT (SELECT sum(pg_total_relation_size(relid))::bigint FROM pg_partition_tree('interactions'))"
+    " + pg_total_relation_size('interaction_ids') + pg_total_relation_size('feedback')",
+}
 
 
 def feedback_of(connection: Connection, ids: Sequence[str]) -> dict[str, list[str]]:
@@ -48,13 +55,25 @@ def read_row(row_id: str, body: str, feedback: Sequence[str], on_reject: OnRejec
     except RecordError as error:
         on_reject(row_id, str(error))
         return None
+    later = later_feedback(row_id, feedback, on_reject)
+    return _merged(interaction, later) if later else interaction
+
+
+def later_feedback(row_id: str, feedback: Sequence[str], on_reject: OnReject) -> list[Feedback]:
+    """Return the feedback on one row that can be read, oldest first.
+
+    Args:
+        row_id: For `on_reject`.
+        feedback: Each as JSON.
+        on_reject: Told what cannot be read, and why.
+    """
     later = []
     for item in feedback:
         try:
             later.append(Feedback.model_validate_json(item))
         except ValidationError as error:
             on_reject(row_id, f"one feedback left out: {error.errors()[0]['msg']}")
-    return _merged(interaction, later) if later else interaction
+    return sorted(later, key=lambda item: to_utc(item.ts))
 
 
 def deciding_of(body: str) -> Deciding | None:
@@ -74,6 +93,28 @@ def deciding_of(body: str) -> Deciding | None:
         tenant=found.tenant,
         shown=next(answered, decided if isinstance(decided, str) else None),
         chosen=found.mode == "live" and len(found.propensity) > 1,
+    )
+
+
+def info_of(connection: Connection, schema: int) -> StoreInfo:
+    """Return what a store holds.
+
+    Args:
+        connection: In a transaction.
+        schema: The version of its tables.
+    """
+    oldest, newest = func.min(INTERACTIONS.c.ts), func.max(INTERACTIONS.c.ts)
+    modes = select(INTERACTIONS.c.mode, func.count().label("n")).group_by(INTERACTIONS.c.mode)
+    by_mode = {row.mode: row.n for row in connection.execute(modes)}
+    first, last = connection.execute(select(oldest, newest)).one()
+    return StoreInfo(
+        schema=schema,
+        interactions=sum(by_mode.values()),
+        by_mode=by_mode,
+        feedback=connection.execute(select(func.count()).select_from(FEEDBACK)).scalar_one(),
+        oldest=None if first is None else datetime.fromisoformat(first),
+        newest=None if last is None else datetime.fromisoformat(last),
+        size_bytes=connection.exec_driver_sql(_SIZE[connection.dialect.name]).scalar_one(),
     )
 
 

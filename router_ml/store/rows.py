@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from pydantic_core import PydanticSerializationError
 
 from router_ml.errors import RecordError
 from router_ml.schema import Interaction, Mode
 
-__all__ = ["StoreRow", "clean", "row_of", "stamp", "to_utc"]
+__all__ = ["Bounds", "Place", "StoreRow", "StoreSlice", "StoredRow", "clean", "row_of", "stamp", "to_utc"]
 
 # Characters. Two of these have to fit into one entry of an index, which has 2,700 bytes in PostgreSQL.
 _LONGEST = 300
+
+# Where a row stands in the order of a store: its (ts, id), as kept. Bounds are the first and the last of some rows.
+Place: TypeAlias = tuple[str, str]
+Bounds: TypeAlias = tuple[Place, Place]
 
 
 class StoreRow(NamedTuple):
@@ -46,6 +52,28 @@ class StoreRow(NamedTuple):
         """
         version = None if policy_version is None else clean(policy_version)
         return cls(clean(id_), stamp(ts), mode, version, clean(tenant) if tenant else "", body)
+
+
+class StoredRow(NamedTuple):
+    """One interaction as it is read: its id, its JSON, and the JSON of each later feedback, oldest first."""
+
+    id: str
+    body: str
+    feedback: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSlice:
+    """Some interactions of one UTC day: the `number`-th of its slices by (ts, id), and what tells them from others.
+
+    `fingerprint` changes when an interaction is added or deleted, and when feedback on one of them is.
+    """
+
+    day: str
+    number: int
+    n: int
+    bounds: Bounds
+    fingerprint: str
 
 
 def row_of(item: Interaction) -> StoreRow:

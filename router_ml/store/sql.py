@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import Select, func, select, tuple_
 from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from router_ml.errors import StoreError, UsageError
 from router_ml.schema import Feedback, Interaction, Mode
@@ -27,10 +27,13 @@ from router_ml.store.deletion import (
     is_deleted,
     still_wanted,
 )
-from router_ml.store.engine import connect, explained, parse_url, shown
+from router_ml.store.engine import connect, explained, forget_log, is_refused, parse_url, shown
+from router_ml.store.ids import append_new, where_ids
 from router_ml.store.migrations import MIGRATIONS, Migration, migrate, refuse_newer, schema_version
-from router_ml.store.reading import deciding_of, feedback_of, log_reject, read_row
-from router_ml.store.rows import StoreRow, clean, row_of, stamp, to_utc
+from router_ml.store.partitions import Days, drop_partition, make_partitions, partitions_of, unmade, windows
+from router_ml.store.reading import deciding_of, feedback_of, info_of, log_reject, read_row
+from router_ml.store.rows import Bounds, Place, StoredRow, StoreRow, StoreSlice, clean, row_of, stamp, to_utc
+from router_ml.store.slices import page_of, slices_of
 from router_ml.store.tables import FEEDBACK, INTERACTIONS, insert
 
 __all__ = ["SqlStore", "open_sql_store"]
@@ -46,11 +49,6 @@ _APPEND = f"INSERT INTO interactions ({_COLUMNS}) VALUES ({{}}) ON CONFLICT (id)
 _PLACE = {"qmark": "?"}
 # Any constants do, as long as all releases use the same ones.
 _WRITERS_LOCK = 7_316_050_944
-_TRIES, _TRY_MS = 5, 100
-_SIZE = {
-    "sqlite": "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()",
-    "postgresql": "SELECT pg_total_relation_size('interactions') + pg_total_relation_size('feedback')",
-}
 
 
 def open_sql_store(url: str) -> SqlStore:
@@ -90,6 +88,8 @@ class SqlStore:
         self._writer = engine.execution_options(router_ml_write=True)
         places = ", ".join(_PLACE.get(engine.dialect.paramstyle, "%s") for _ in StoreRow._fields)
         self._append = _APPEND.format(places)
+        # None: the dialect has no partitions.
+        self._days = Days() if engine.dialect.name == "postgresql" else None
         self._amend = insert(engine.dialect.name, FEEDBACK).on_conflict_do_nothing(
             index_elements=["decision_id", "key"]
         )
@@ -119,6 +119,7 @@ class SqlStore:
                 if version < len(migrations):
                     with self._writer.begin() as connection:
                         migrate(connection, migrations)
+                self._make_room(())
             except StoreError as error:
                 raise StoreError(f"event store {self.name}: {error}") from error
 
@@ -139,10 +140,14 @@ class SqlStore:
         """
         if not rows:
             return
-        with self._explained("write"), self._writing() as connection:
-            wanted = still_wanted(connection, rows, self._clock())
-            if wanted:
-                connection.exec_driver_sql(self._append, list(wanted))
+        with self._explained("write"):
+            self._make_room(rows)
+            with self._writing() as connection:
+                wanted = still_wanted(connection, rows, self._clock())
+                if wanted and self._days is not None:
+                    append_new(connection, wanted)
+                elif wanted:
+                    connection.exec_driver_sql(self._append, list(wanted))
 
     def amend(self, decision_id: str, feedback: Feedback) -> bool:
         """Add feedback to one interaction, stored or not yet; durable on return.
@@ -181,10 +186,14 @@ class SqlStore:
         query = select(INTERACTIONS.c.ts, INTERACTIONS.c.id, INTERACTIONS.c.body)
         if mode is not None:
             query = query.where(INTERACTIONS.c.mode == mode)
-        if since is not None:
-            query = query.where(INTERACTIONS.c.ts >= stamp(since))
-        query = query.order_by(INTERACTIONS.c.ts, INTERACTIONS.c.id).limit(SCAN_PAGE)
-        page = query
+        with self._explained("read"), self._engine.connect() as connection:
+            spans = windows(connection, "" if since is None else stamp(since))
+        for start, end in spans:
+            span = query if not start else query.where(INTERACTIONS.c.ts >= start)
+            yield from self._scan_span(span if end is None else span.where(INTERACTIONS.c.ts < end), on_reject)
+
+    def _scan_span(self, query: Select[tuple[str, str, str]], on_reject: OnReject) -> Iterator[Interaction]:
+        page = query = query.order_by(INTERACTIONS.c.ts, INTERACTIONS.c.id).limit(SCAN_PAGE)
         while True:
             with self._explained("read"), self._engine.connect() as connection:
                 rows = connection.execute(page).all()
@@ -196,6 +205,42 @@ class SqlStore:
             if len(rows) < SCAN_PAGE:
                 return
             page = query.where(tuple_(INTERACTIONS.c.ts, INTERACTIONS.c.id) > (rows[-1].ts, rows[-1].id))
+
+    def slices(self, size: int) -> list[StoreSlice]:
+        """Return the interactions cut into slices of at most `size`, by UTC day and (ts, id), each with a fingerprint.
+
+        Raises:
+            StoreError: When the store cannot be read.
+        """
+        with self._explained("read"), self._engine.connect() as connection:
+            return list(slices_of(connection, size))
+
+    def pages(
+        self, since: datetime | None = None, *, bounds: Bounds | None = None, size: int = SCAN_PAGE
+    ) -> Iterator[list[StoredRow]]:
+        """Stream what is kept as it is kept, by (ts, id), page by page as `scan` does.
+
+        Args:
+            since: Leave out what is older.
+            bounds: Only a slice's rows.
+            size: Rows per page.
+
+        Raises:
+            StoreError: When the store cannot be read.
+        """
+        spans: list[tuple[Place, Place | None]] = [] if bounds is None else [bounds]
+        if bounds is None:
+            with self._explained("read"), self._engine.connect() as connection:
+                found = windows(connection, "" if since is None else stamp(since))
+            spans = [((start, ""), None if end is None else (end, "")) for start, end in found]
+        for first, last in spans:
+            after: Place | None = None
+            page: list[StoredRow] | None = None
+            while page is None or after is not None:
+                with self._explained("read"), self._engine.connect() as connection:
+                    page, after = page_of(connection, size, after=after, first=first, last=last)
+                if page:
+                    yield page
 
     def delete(
         self,
@@ -221,9 +266,20 @@ class SqlStore:
             else:
                 owner, until = None if tenant is None else clean(tenant), None if before is None else stamp(before)
                 deleted, done = self._delete_where(owner, until, limit)
-            if done:
-                self._forget_log()
+            if done and not forget_log(self._engine):
+                until = "readers of old pages are done"
+                log.warning("deleted_text_in_log", extra={"store": self.name, "until": until})
         return deleted
+
+    def expire(self, before: datetime, *, limit: int) -> int:
+        """Delete what is older than its retention; see `EventStore.expire`.
+
+        Raises:
+            StoreError: When the store refused; pages before that are gone.
+        """
+        # Hour by hour, every row of a day would have been deleted when the day could be dropped.
+        whole = before if self._days is None else to_utc(before).replace(hour=0, minute=0, second=0, microsecond=0)
+        return self.delete(before=whole, limit=limit)
 
     def info(self) -> StoreInfo:
         """Return what the store holds.
@@ -231,20 +287,8 @@ class SqlStore:
         Raises:
             StoreError: When the store cannot be read.
         """
-        oldest, newest = func.min(INTERACTIONS.c.ts), func.max(INTERACTIONS.c.ts)
         with self._explained("read"), self._engine.connect() as connection:
-            modes = select(INTERACTIONS.c.mode, func.count().label("n")).group_by(INTERACTIONS.c.mode)
-            by_mode = {row.mode: row.n for row in connection.execute(modes)}
-            first, last = connection.execute(select(oldest, newest)).one()
-            return StoreInfo(
-                schema=schema_version(connection),
-                interactions=sum(by_mode.values()),
-                by_mode=by_mode,
-                feedback=connection.execute(select(func.count()).select_from(FEEDBACK)).scalar_one(),
-                oldest=None if first is None else datetime.fromisoformat(first),
-                newest=None if last is None else datetime.fromisoformat(last),
-                size_bytes=connection.exec_driver_sql(_SIZE[connection.dialect.name]).scalar_one(),
-            )
+            return info_of(connection, schema_version(connection))
 
     def deciding(self, decision_id: str) -> Deciding | None:
         """Return what is known of a decision; None when nothing is, or not yet.
@@ -252,9 +296,9 @@ class SqlStore:
         Raises:
             StoreError: When the store cannot be read.
         """
-        query = select(INTERACTIONS.c.body).where(INTERACTIONS.c.id == clean(decision_id))
+        query = select(INTERACTIONS.c.body)
         with self._explained("read"), self._engine.connect() as connection:
-            body = connection.execute(query).scalar_one_or_none()
+            body = connection.execute(query.where(where_ids(connection, [clean(decision_id)]))).scalar_one_or_none()
         return None if body is None else deciding_of(body)
 
     def count(self) -> int:
@@ -289,7 +333,7 @@ class SqlStore:
             self._fill_tenants()
         with self._writing(alone=True) as connection:
             add_marks(connection, tenant, before, now)
-        deleted = 0
+        deleted = self._drop_days(before, limit) if before is not None and tenant is None else 0
         while limit is None or deleted < limit:
             size = PAGE if limit is None else min(PAGE, limit - deleted)
             with self._writing(alone=True) as connection:
@@ -300,6 +344,44 @@ class SqlStore:
                 return deleted, True
         return deleted, False
 
+    def _drop_days(self, before: str, limit: int | None) -> int:
+        if self._days is None or not self._days.may_drop(self._clock()):
+            return 0
+        deleted = 0
+        with self._engine.connect() as connection:
+            old = [one for one in partitions_of(connection) if one.end <= before]
+        for one in old:
+            if limit is not None and deleted >= limit:
+                break
+            try:
+                with self._writer.begin() as connection:
+                    deleted += drop_partition(connection, one)
+            except DBAPIError as error:
+                if not is_refused(error):
+                    raise
+                # Somebody reads it for long, such as a backup: its rows are deleted by pages.
+                log.warning("partition_not_dropped", extra={"store": self.name, "partition": one.name})
+                self._days.put_off_drop(self._clock())
+                break
+        return deleted
+
+    def _make_room(self, rows: Sequence[StoreRow]) -> None:
+        now = self._clock()
+        days = () if self._days is None else self._days.missing(rows, now)
+        if self._days is None or not days:
+            return
+        try:
+            with self._engine.connect() as connection:
+                left = unmade(connection, days)
+            if left:  # seldom: who only reads does not wait for those who write
+                with self._writing(alone=True) as connection:
+                    make_partitions(connection, left)
+        except SQLAlchemyError as error:
+            self._days.put_off(days, now)
+            if not is_refused(error):
+                raise
+            log.warning("partitions_not_made", extra={"store": self.name, "until": "the next try, in a minute"})
+
     @contextmanager
     def _writing(self, *, alone: bool = False) -> Iterator[Connection]:
         # A deletion marks what it takes, and nothing may be written by those who have not seen the mark. In SQLite,
@@ -309,24 +391,6 @@ class SqlStore:
                 shared = "" if alone else "_shared"
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock{shared}({_WRITERS_LOCK})")
             yield connection
-
-    def _forget_log(self) -> None:
-        # The write-ahead log of SQLite still has the pages as they were.
-        if self._engine.dialect.name != "sqlite":
-            return
-        with closing(self._engine.raw_connection()) as connection:
-            cursor = connection.cursor()
-            waits_ms = cursor.execute("PRAGMA busy_timeout").fetchone()[0]
-            # While this waits for readers, no other process can write: rather often and short than long.
-            cursor.execute(f"PRAGMA busy_timeout = {_TRY_MS}")
-            for _ in range(_TRIES):
-                busy, *_rest = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-                if not busy:
-                    break
-                time.sleep(_TRY_MS / 1e3)
-            cursor.execute(f"PRAGMA busy_timeout = {waits_ms}")
-        if busy:
-            log.warning("deleted_text_in_log", extra={"store": self.name, "until": "readers of old pages are done"})
 
     def _explained(self, action: str) -> AbstractContextManager[None]:
         return explained(action, self._engine, self.name)

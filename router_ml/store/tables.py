@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Column, MetaData, Table, Text
 
-__all__ = ["DELETIONS", "FEEDBACK", "INTERACTIONS", "insert"]
+__all__ = ["DELETIONS", "FEEDBACK", "IDS", "INTERACTIONS", "insert"]
 
 _METADATA = MetaData()
 INTERACTIONS = Table(
@@ -21,6 +21,8 @@ INTERACTIONS = Table(
     # "": none; NULL: written by a release that had no such column, and not looked at yet.
     Column("tenant", Text),
 )
+# In PostgreSQL only.
+IDS = Table("interaction_ids", _METADATA, Column("id", Text, primary_key=True), Column("ts", Text, nullable=False))
 FEEDBACK = Table(
     "feedback",
     _METADATA,

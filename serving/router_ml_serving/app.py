@@ -37,6 +37,7 @@ from router_ml_serving.rollout import Rollout
 from router_ml_serving.service import Service, now_s
 from router_ml_serving.settings import ServingSettings, rollout_settings, serving_settings
 from router_ml_serving.shadow import BackgroundCalls
+from router_ml_serving.shared_limits import SharedLimits, shared_limits_of
 from router_ml_serving.telemetry import CountRequests, Telemetry
 from router_ml_serving.tenants import tenants_of
 from router_ml_serving.tracers import tracing_of
@@ -104,6 +105,9 @@ def create_app(
         now=clock,
     )
     telemetry.watch(recorder)
+    telemetry.watch_traffic(shelf.directory, clock)
+    limits = Limits()
+    shared = shared_limits_of(settings, environ, limits, telemetry.limits_shared)
     service = Service(
         config=config,
         settings=settings,
@@ -117,7 +121,7 @@ def create_app(
         telemetry=telemetry,
         background=BackgroundCalls(settings.background),
         authorizer=authorizer_of(settings, tenants_of(config, ladder), environ),
-        limits=Limits(),
+        limits=limits,
         recall=recall,
         tracing=tracing,
         ids=DecisionIds(),
@@ -126,7 +130,7 @@ def create_app(
         started=clock(),
     )
     _warn_of_unreachable_tiers(config, environ)
-    return _application(service, store)
+    return _application(service, store, shared)
 
 
 def _warn_of_unreachable_tiers(config: Config, environ: Mapping[str, str]) -> None:
@@ -154,13 +158,15 @@ def _give_back_memory() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def _application(service: Service, store: EventStore) -> FastAPI:
+def _application(service: Service, store: EventStore, shared: SharedLimits | None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, object]]:
         if isinstance(service.upstream, HttpUpstream):
             await service.upstream.start()
         await service.recorder.start()
-        watcher = asyncio.create_task(service.rollout.watch(service.settings.reload_s), name="champion-watcher")
+        tasks = [asyncio.create_task(service.rollout.watch(service.settings.reload_s), name="champion-watcher")]
+        if shared is not None:
+            tasks.append(asyncio.create_task(shared.run(), name="shared-limits"))
         # What was loaded so far stays for ever: looking through it again cost a tenth of the processor time.
         gc.collect()
         gc.freeze()
@@ -169,10 +175,13 @@ def _application(service: Service, store: EventStore) -> FastAPI:
         # For what is refused before it is a request: see guard.
         yield {"count": service.telemetry.request}
         service.ready = False
-        watcher.cancel()
-        await asyncio.gather(watcher, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         # Before the recorder: what is cancelled here is billed there.
         await service.background.close()
+        if shared is not None:
+            await shared.close()
         await service.recorder.close()
         if isinstance(service.upstream, HttpUpstream):
             await service.upstream.close()

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from router_ml.errors import UpstreamError
-from router_ml.features.view import estimate_input_tokens, view_of
 from router_ml.ladder import Ladder, Tier
 from router_ml.records import record
 from router_ml.router import Router
 from router_ml.schema import Answer, Attempt, Decision, Verdict
 from router_ml_serving import cascade
+from router_ml_serving.bill import CANCELLED, attempt_of, further_bytes
 from router_ml_serving.cascade import AttemptResult, Limits
 from router_ml_serving.span_facts import shown
 from router_ml_serving.sse import read_stream
@@ -25,15 +24,9 @@ from router_ml_serving.wire import Chat, Usage, answer_of, outgoing, usage_of
 if TYPE_CHECKING:
     from router_ml_serving.tracing import CallTrace, RequestTrace
 
-__all__ = ["CANCELLED", "Call", "Exchange", "OpenStream"]
+__all__ = ["Call", "Exchange", "OpenStream"]
 
 log = logging.getLogger(__name__)
-
-CANCELLED = "cancelled"
-# Bytes of UTF-8 per token of an answer, where the upstream does not count: English about 4, Chinese about 3 to 4.
-_BYTES_PER_TOKEN = 4
-# A refused or unreachable call is not billed; one that broke off or took too long was worked on.
-_NOT_BILLED = frozenset({"status", "connect", "open"})
 
 
 @dataclass(slots=True)
@@ -226,8 +219,8 @@ class Exchange:
             answer = answer_of(reply.parsed)
         except UpstreamError as error:  # it may have cost something all the same
             return AttemptResult(self._record(call, Answer("", None), usage, error), error=error, reply=reply)
-        further_bytes = _further_bytes(reply.parsed) if usage is None else 0
-        attempt = self._record(call, answer, usage, further_bytes=further_bytes)
+        said_bytes = further_bytes(reply.parsed) if usage is None else 0
+        attempt = self._record(call, answer, usage, further_bytes=said_bytes)
         return AttemptResult(attempt, answer=_counted(answer, attempt), reply=reply)
 
     async def _hold(self, call: Call, body: bytes) -> AttemptResult:
@@ -267,25 +260,16 @@ class Exchange:
         *,
         further_bytes: int = 0,
     ) -> Attempt:
-        billed = error is None or error.kind not in _NOT_BILLED
-        if usage is None and billed:
-            given = round(estimate_input_tokens(view_of(self.chat.request)))
-            usage = Usage(given, -(-(_bytes_of(answer) + further_bytes) // _BYTES_PER_TOKEN))
-        first_s = call.first_byte_s
-        return Attempt(
-            tier=call.tier.name,
-            model=call.tier.model,
-            input_tokens=usage.input_tokens if usage else None,
-            cached_tokens=usage.cached_tokens if usage else 0,
-            output_tokens=usage.output_tokens if usage else None,
-            cost_usd=call.tier.cost_usd(usage.input_tokens, usage.output_tokens, usage.cached_tokens) if usage else 0.0,
-            ttft_ms=None if first_s is None else (first_s - call.started_s) * 1e3,
-            latency_ms=(self.limits.now() - call.started_s) * 1e3,
-            finish_reason=answer.finish_reason,
-            error=_error_name(answer, error),
-            response=None if error else answer.text,
-            tool_calls=tuple(dict(call) for call in answer.tool_calls),
-            logprobs=answer.logprobs,
+        return attempt_of(
+            call.tier,
+            self.chat.request,
+            answer,
+            usage,
+            error=error,
+            started_s=call.started_s,
+            ended_s=self.limits.now(),
+            first_byte_s=call.first_byte_s,
+            further_bytes=further_bytes,
         )
 
     def _extra(self, call: Call) -> dict[str, Any]:
@@ -301,13 +285,6 @@ class Exchange:
         return self.router.judge(self.chat.request, answer, decision=self.decision, tier=tier)
 
 
-def _error_name(answer: Answer, error: UpstreamError | None) -> str | None:
-    if error is not None:
-        return f"{error.kind} {error.status}" if error.status else error.kind
-    # Half an answer that the client did not wait for says nothing about its tier.
-    return CANCELLED if answer.finish_reason == CANCELLED else None
-
-
 def _cause(attempt: Attempt) -> str:
     if attempt.error is not None:
         return f"{attempt.tier} failed ({attempt.error})"
@@ -320,17 +297,3 @@ def _counted(answer: Answer, attempt: Attempt) -> Answer:
     if answer.output_tokens == attempt.output_tokens:
         return answer
     return replace(answer, output_tokens=attempt.output_tokens)
-
-
-def _bytes_of(answer: Answer) -> int:
-    calls = "".join(str(call.get("function") or "") for call in answer.tool_calls)
-    return len((answer.text + calls).encode(errors="replace"))
-
-
-def _further_bytes(parsed: dict[str, Any]) -> int:
-    # What the choices beyond the first said: they are billed too.
-    said = 0
-    for choice in parsed["choices"][1:]:
-        with contextlib.suppress(UpstreamError):
-            said += _bytes_of(answer_of({"choices": [choice]}))
-    return said

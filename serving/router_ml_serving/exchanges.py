@@ -6,9 +6,10 @@ from collections.abc import Iterable
 
 from router_ml.exploration import Background, draw_background
 from router_ml.schema import Attempt
+from router_ml_serving.bill import CANCELLED
 from router_ml_serving.cascade import AttemptResult
 from router_ml_serving.cascade import Limits as CallLimits
-from router_ml_serving.exchange import CANCELLED, Exchange
+from router_ml_serving.exchange import Exchange
 from router_ml_serving.journal import row_beside
 from router_ml_serving.service import Admitted, Decided, Service, now_s
 from router_ml_serving.shadow import run_beside

@@ -16,7 +16,16 @@ from router_ml.schema import DECIDED_TIER, SCHEMA, Attempt, Decision, Request
 from router_ml.store import StoreRow
 from router_ml_serving.wire import ROUTER_MODELS, Chat
 
-__all__ = ["BESIDE", "CHALLENGER", "SHARE", "beside_id", "row_beside", "row_of_exchange"]
+__all__ = [
+    "BESIDE",
+    "CHALLENGER",
+    "SHARE",
+    "beside_id",
+    "row_beside",
+    "row_of_exchange",
+    "stored_features",
+    "without_words",
+]
 
 # Tags of an audit's or a shadow's record: the decision it ran beside, and the probability of the draw.
 BESIDE, SHARE = "beside", "share"
@@ -123,13 +132,13 @@ def _record(
             "response_format": request.response_format if keep_text else None,
             "max_tokens": request.max_tokens,
         },
-        "features": None if keep_text else _features(request),
+        "features": None if keep_text else stored_features(request),
         "policy_version": decision.policy_version,
         "candidates": candidates,
         "propensity": decision.propensity,
         "explored": decision.explored,
         "mode": "live",
-        "attempts": attempts if keep_text else [_wordless(request, attempt) for attempt in attempts],
+        "attempts": attempts if keep_text else [without_words(request, attempt) for attempt in attempts],
         "feedback": (),
     }
 
@@ -157,7 +166,8 @@ def _asked(chat: Chat, decision: Decision, attempts: Sequence[Attempt]) -> dict[
     return asked
 
 
-def _features(request: Request) -> dict[str, Any]:
+def stored_features(request: Request) -> dict[str, Any]:  # Any: JSON
+    """Return what is kept of a request in place of its text."""
     found = featurize(request)
     return {
         "schema_hash": SCHEMA_HASH,
@@ -167,7 +177,8 @@ def _features(request: Request) -> dict[str, Any]:
     }
 
 
-def _wordless(request: Request, attempt: Attempt) -> dict[str, Any]:
+def without_words(request: Request, attempt: Attempt) -> dict[str, Any]:  # Any: JSON
+    """Return an attempt with the features of its answer in place of its text, and no reasons."""
     features = None
     if attempt.error is None and (attempt.response is not None or attempt.tool_calls):
         found = featurize_answer(request, answer_of_attempt(attempt))

@@ -1,7 +1,8 @@
 """How much a tenant may have: requests and tokens per minute, its tiers, and its share of the dearest one.
 
-Everything here is a few floats per tenant in the memory of one worker process. Of the library `limits`, measured for
-this, a hit cost 4 to 12 us and 35 us with 2,000 tokens, where these buckets take about 1 us: decision 0018.
+Everything here is a few floats per tenant in the memory of one worker process; `shared_limits` settles them with other
+processes, where that is wanted. Of the library `limits`, measured for this, a hit cost 4 to 12 us and 35 us with 2,000
+tokens, where these buckets take about 1 us: decision 0018.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from router_ml_serving.auth import Caller
+from router_ml_serving.buckets import Bucket, Share
 from router_ml_serving.problems import RateLimited, TierNotAllowed
-from router_ml_serving.tenants import SHARE_WINDOW, TenantRules
+from router_ml_serving.tenants import TenantRules
 
 __all__ = ["Limits"]
 
@@ -24,54 +26,11 @@ _NONE: Mapping[str, str] = {}
 
 
 @dataclass(slots=True)
-class _Bucket:
-    """An allowance that refills steadily and never holds more than a minute's worth; it may be overdrawn.
-
-    Kept as the one moment at which it will be full again (the generic cell rate algorithm).
-    """
-
-    per_minute: float
-    full_at_s: float = -math.inf
-
-    def left(self, now_s: float) -> float:
-        """Return what is there, negative when overdrawn."""
-        return self.per_minute * (1.0 - max(0.0, self.full_at_s - now_s) / 60.0)
-
-    def take(self, amount: float, now_s: float) -> None:
-        """Take something out; a negative amount puts it back."""
-        self.full_at_s = max(self.full_at_s, now_s) + amount * 60.0 / self.per_minute
-
-    def wait_s(self, amount: float, now_s: float) -> float:
-        """Return after how many seconds so much will be there."""
-        return max(0.0, (amount - self.left(now_s)) * 60.0 / self.per_minute)
-
-
-@dataclass(slots=True)
-class _Share:
-    """What a tenant has saved up for the dearest tier: each request earns `share` of a call, each call costs one.
-
-    However requests arrive, of n of them at most `share` x n + 1 have had such a call.
-    """
-
-    share: float
-    saved: float = 1.0
-
-    def count(self, *, large: bool) -> None:
-        """Count one request."""
-        self.saved = min(self.saved + self.share, max(1.0, self.share * SHARE_WINDOW)) - large
-
-    def allows(self) -> bool:
-        """Say whether the next request may have a call of the dearest tier; what it earns itself counts."""
-        # Sums of shares such as 0.1 end just below 1.
-        return self.saved + self.share >= 1.0 - 1e-9
-
-
-@dataclass(slots=True)
 class _Account:
     rules: TenantRules
-    requests: _Bucket | None
-    tokens: _Bucket | None
-    share: _Share | None
+    requests: Bucket | None
+    tokens: Bucket | None
+    share: Share | None
     ladder: tuple[str, ...] = ()
     # The tiers of that ladder that the tenant may use, and those without the dearest.
     every: frozenset[str] | None = None
@@ -205,6 +164,13 @@ class Limits:
             return _NONE
         return _standing(account, self._clock())
 
+    def counters(self) -> Iterator[tuple[str | None, str, Bucket | Share]]:
+        """Yield everything that is counted, as tenant, name and counter; the tenant is None for everybody else."""
+        for tenant, account in self._accounts.items():
+            for what, counter in (("requests", account.requests), ("tokens", account.tokens), ("share", account.share)):
+                if counter is not None:
+                    yield tenant, what, counter
+
     def _account(self, caller: Caller) -> _Account:
         account = self._accounts.get(caller.tenant)
         if account is None:
@@ -223,9 +189,9 @@ def _opened(rules: TenantRules) -> _Account:
     requests, tokens, share = rules.requests_per_minute, rules.tokens_per_minute, rules.max_large_share
     return _Account(
         rules,
-        None if requests is None else _Bucket(requests),
-        None if tokens is None else _Bucket(tokens),
-        None if share is None or share >= 1.0 else _Share(share),
+        None if requests is None else Bucket(requests),
+        None if tokens is None else Bucket(tokens),
+        None if share is None or share >= 1.0 else Share(share),
     )
 
 

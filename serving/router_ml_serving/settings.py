@@ -1,4 +1,4 @@
-"""`[serving]` and `[rollout]` of router.toml: where the service listens, its limits, and how bundles are switched."""
+"""`[serving]`, `[rollout]` and `[golden]` of router.toml: the service, how bundles are switched, the golden set."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from router_ml.config import Config, parse_section
 
-__all__ = ["RolloutSettings", "ServingSettings", "rollout_settings", "serving_settings"]
+__all__ = [
+    "GoldenSettings",
+    "RolloutSettings",
+    "ServingSettings",
+    "golden_settings",
+    "rollout_settings",
+    "serving_settings",
+]
 
 Seconds = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
@@ -26,6 +33,7 @@ class ServingSettings(BaseModel):
     judged, with a comment every `keepalive_s`. `reload_s` is how often the champion pointer is looked at.
     `api_key_env` and `admin_key_env` name the environment variables that hold the keys, `keys_file` holds the digests
     of tenants' keys; without a client key the service listens on this machine alone, unless `allow_anonymous`.
+    `redis_env` names the environment variable with the URL of the Redis over which replicas share tenants' limits.
     `receive_s` is how long a request may take to arrive, `send_s` how long a client may read nothing of its answer.
     `docs` and `open_metrics` show /docs and /metrics to everybody on other interfaces than the loopback, too.
 
@@ -60,6 +68,7 @@ class ServingSettings(BaseModel):
     api_key_env: str | None = None
     keys_file: Path | None = None
     allow_anonymous: bool = False
+    redis_env: str | None = None
     receive_s: Seconds = 60.0
     send_s: Seconds = 30.0
     docs: bool = False
@@ -105,6 +114,31 @@ class RolloutSettings(BaseModel):
     max_negative_rise: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.02
     max_latency_rise: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
     min_requests: Annotated[int, Field(ge=1)] = 30
+
+
+class GoldenSettings(BaseModel):
+    """`[golden]`: the requests that `router-ml golden` asks every tier again and again.
+
+    `file` is the golden set, `budget_usd` what one run may cost, `judge` the tier that judges what rules cannot,
+    `concurrency` how many items are asked at once, `max_tokens` the longest answer where an item does not say.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: Path = Path("golden.jsonl")
+    budget_usd: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 1.0
+    judge: str | None = None
+    concurrency: Annotated[int, Field(ge=1, le=256)] = 4
+    max_tokens: Annotated[int, Field(ge=1)] = 1024
+
+
+def golden_settings(config: Config) -> GoldenSettings:
+    """Return the checked `[golden]` section of a configuration.
+
+    Raises:
+        ConfigError: With one line per mistake.
+    """
+    return parse_section(GoldenSettings, config.sections["golden"], where=config.source, prefix="golden.")
 
 
 def rollout_settings(config: Config) -> RolloutSettings:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from itertools import pairwise
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -14,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router_ml.schema import Attempt, Decision
 from router_ml_serving.recorder import Recorder
+from router_ml_serving.watch_gauges import WatchGauges
 
 __all__ = ["CountRequests", "Telemetry", "outcome"]
 
@@ -64,11 +67,18 @@ class Telemetry:
         )
         self._retries = self._counter("upstream_retries", "Upstream calls that were tried again.", "tier")
         self._limited = self._counter("rate_limited", "Requests that a tenant's limits refused.", "limit")
+        self._limits_shared = self._gauge("limits_shared", "1 while replicas settle their limits with each other.")
         self._floors = self._counter("floors", "Decisions that began no cheaper than what is remembered.", "why")
         self._rollout = self._counter("rollout", "Steps of the roll-out.", "event")
         self._circuits = self._gauge("circuit_open", "1 while a tier's circuit is open.", "tier")
         self._remembered = self._gauge("remembered", "What is held in memory to decide by.", "what")
         self._policy = self._gauge("policy", "The bundle in service.", "version")
+        self._watch = WatchGauges(
+            self._gauge("drift", "How far traffic drifted, in limits.", "name", "kind"),
+            self._gauge("drifted", "1 for what drifted beyond chance and limit.", "name", "kind"),
+            self._gauge("alarm", "1 for an alarm that rings.", "kind", "tier", "direction"),
+            self._gauge("watch_age_seconds", "Time since traffic was last looked at.", "bundle"),
+        )
         # Looking a child up by its labels costs five times what counting does.
         self._request_counts: dict[tuple[str, int], Callable[[], None]] = {}
         self._decision_counts: dict[tuple[str, str, bool], Callable[[], None]] = {}
@@ -82,6 +92,10 @@ class Telemetry:
         for name in ("recorded", "spilled", "recovered", "failed", "pending", "purged"):
             gauge = Gauge(f"router_ml_recorder_{name}", f"Events of the recorder: {name}.", registry=self.registry)
             gauge.set_function(partial(attrgetter(name), recorder))
+
+    def watch_traffic(self, models_dir: Path, clock: Callable[[], datetime]) -> None:
+        """Show what the last look at the traffic found, from the shelf's `watch.json`."""
+        self._watch.look_at(models_dir, clock)
 
     def watch_size(self, what: str, size: Callable[[], float]) -> None:
         """Show how much of something is remembered: `sessions`, `templates`."""
@@ -168,6 +182,10 @@ class Telemetry:
         """Count one request that was refused: by `requests` or `tokens` per minute."""
         self._limited.labels(limit).inc()
 
+    def limits_shared(self, is_shared: bool) -> None:
+        """Note whether limits were settled with the other replicas just now."""
+        self._limits_shared.set(is_shared)
+
     def floor(self, why: str) -> None:
         """Count one decision with a floor: of its `session`, or of the `template memory`."""
         count = self._floor_counts.get(why)
@@ -192,11 +210,13 @@ class Telemetry:
 
     def exposition(self) -> bytes:
         """Return everything in Prometheus' text format."""
+        self._watch.refresh()
         return generate_latest(self.registry)
 
     def stats(self) -> dict[str, Any]:
         """Return the counters as plain numbers: without labels, or as {labels: value} where there are any."""
         found: dict[str, Any] = {}
+        self._watch.refresh()
         for metric in self.registry.collect():
             name = metric.name.removeprefix("router_ml_")
             for sample in metric.samples:

@@ -154,11 +154,11 @@ class Writer:
         if self._is_away():
             return None
         try:
-            purged = self._store.delete(before=before, limit=PURGE_PAGE)
+            purged = self._store.expire(before, limit=PURGE_PAGE)
         except StoreError as error:
             self._leave_alone(error)
             return None
-        return Written(purged=purged, more=purged == PURGE_PAGE)
+        return Written(purged=purged, more=purged >= PURGE_PAGE)
 
     def _recover_chunk(self) -> Written:
         if self._part is None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,3 +64,16 @@ def tracked() -> list[Path]:
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     return [path for name in sorted(filter(None, listed.split("\0"))) if (path := ROOT / name).is_file()]
+
+
+@pytest.fixture(scope="session")
+def instructions() -> Callable[[Path, Mapping[str, str]], list[tuple[str, str]]]:
+    """Reads a Dockerfile: (instruction, the rest) in order, build arguments filled in."""
+    return _instructions
+
+
+def _instructions(path: Path, given: Mapping[str, str]) -> list[tuple[str, str]]:
+    text = re.sub(r"^#.*\n", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE).replace("\\\n", " ")
+    lines = [line.split(None, 1) for line in text.splitlines() if line.strip()]
+    arguments = dict(rest.split("=", 1) for word, rest in lines if word == "ARG") | dict(given)
+    return [(word, re.sub(r"\$\{(\w+)\}", lambda name: arguments[name[1]], rest)) for word, rest in lines]

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from benchmarks.results_file import missed
+from benchmarks.speed import pipeline
 from benchmarks.speed.interactions import TIERS, WORDS, prompts, write_log
-from benchmarks.speed.train import REFERENCE_US, Cost, growth_rows, rows_of
+from benchmarks.speed.train import REFERENCE_US, Cost, Ran, growth_rows, rows_of
 from router_ml.features import featurize
 from router_ml.schema import Request, parse_interaction
 from router_ml_training.dataset import build_dataset
@@ -63,3 +64,30 @@ def test_growth_is_the_exponent_between_sizes():
     steps = growth_rows([cost(10_000, 5.0), cost(100_000, 50.0), cost(1_000_000, 5000.0)])
     assert [row.value for row in steps] == pytest.approx([1.0, 2.0])
     assert [missed(row) for row in steps] == [None, True]
+
+
+def ran(wall_s, peak_gb=1.0):
+    return Ran({}, wall_s, wall_s, peak_gb, REFERENCE_US)
+
+
+def test_the_pipeline_has_goals_for_a_million_only():
+    rate = pipeline.Rate(10, 1.0, REFERENCE_US)
+    met = pipeline.Rate(300_000, 1.0, REFERENCE_US)
+    slow = pipeline.rows_of(1_000_000, rate, rate, ran(21 * 60.0, 6.5), ran(5 * 60.0))
+    assert [missed(row) for row in slow if row.must is not None] == [True] * 5
+    fast = pipeline.rows_of(1_000_000, met, met, ran(19 * 60.0), ran(3 * 60.0))
+    assert [missed(row) for row in fast if row.must is not None] == [False] * 5
+    assert all(row.must is None for row in pipeline.rows_of(10_000, rate, rate, ran(1.0), ran(1.0)))
+
+
+def test_rates_are_those_of_the_reference_machine():
+    assert pipeline.Rate(100, 2.0, 2 * REFERENCE_US).per_s == pytest.approx(100.0)
+
+
+def test_the_pipelines_store_is_filled_and_read_back(tmp_path):
+    url = f"sqlite:///{tmp_path}/events.db"
+    rng = np.random.default_rng(0)
+    assert pipeline.fill(url, 0, 60, rng).n == 60
+    pipeline.fill(url, 60, 40, rng)
+    frame = next(iter(pipeline.read_frames(url)))
+    assert frame["id"].to_list() == [f"speed-{i:08d}" for i in range(100)]

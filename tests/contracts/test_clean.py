@@ -46,7 +46,7 @@ def test_the_patterns_find_what_they_are_for() -> None:
     assert not DOWNLOAD.search("numpy==2.4.6 \\\n    --hash=sha256:00  # via router-ml (pyproject.toml)")
 
 
-@pytest.mark.parametrize("name", ["all.lock", "serving.lock"])
+@pytest.mark.parametrize("name", ["all.lock", "deploy.lock", "serving.lock", "training.lock"])
 def test_a_lock_records_hashes_and_no_download_address(name: str, root: Path) -> None:
     text = (root / "requirements" / name).read_text(encoding="utf-8")
     pins = re.findall(r"^([\w.\[\]-]+)==", text, re.MULTILINE)
@@ -56,8 +56,9 @@ def test_a_lock_records_hashes_and_no_download_address(name: str, root: Path) ->
     assert unhashed == []
 
 
-def test_the_lock_of_the_service_brings_nothing_of_training(root: Path) -> None:
-    text = (root / "requirements" / "serving.lock").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", ["deploy.lock", "serving.lock"])
+def test_a_lock_of_the_service_brings_nothing_of_training(name: str, root: Path) -> None:
+    text = (root / "requirements" / name).read_text(encoding="utf-8")
     pins = set(re.findall(r"^([\w.-]+)==", text, re.MULTILINE))
     assert pins.isdisjoint({"polars", "scikit-learn", "lightgbm", "mlflow", "scipy", "pandas", "matplotlib", "onnx"})
     assert pins >= {"fastapi", "onnxruntime", "numpy", "aiohttp", "sqlalchemy"}

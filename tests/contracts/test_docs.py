@@ -22,9 +22,9 @@ from router_ml.ladder import Price
 from router_ml.store import open_store
 from router_ml_serving import problems
 from router_ml_serving.app import create_app
-from router_ml_serving.settings import RolloutSettings, ServingSettings, serving_settings
+from router_ml_serving.settings import GoldenSettings, RolloutSettings, ServingSettings, serving_settings
 from router_ml_serving.tenants import TenantSettings
-from router_ml_training.settings import MlflowSettings, TrainingSettings
+from router_ml_training.settings import AlertSettings, GatesSettings, MlflowSettings, TrainingSettings
 
 # Headings of docs/configuration.md and the record each describes.
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -33,11 +33,15 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "[policy]": config.PolicySettings,
     "[exploration]": config.ExplorationSettings,
     "[store]": config.StoreSettings,
+    "[objects]": config.ObjectSettings,
     "[use_cases.NAME]": config.UseCase,
     "[serving]": ServingSettings,
     "[tenants.NAME]": TenantSettings,
     "[rollout]": RolloutSettings,
+    "[golden]": GoldenSettings,
     "[training]": TrainingSettings,
+    "[gates]": GatesSettings,
+    "[alerts]": AlertSettings,
     "[mlflow]": MlflowSettings,
 }
 # Options of the host, which every command takes.

@@ -43,9 +43,13 @@ TESTED_ELSEWHERE: dict[str, tuple[str, ...]] = {
     "tests/training/test_commands_learn.py": (
         "router_ml_training.commands.evaluate",
         "router_ml_training.commands.report",
-        "router_ml_training.commands.retrain",
         "router_ml_training.commands.train",
         "router_ml_training.commands.workbench",
+    ),
+    # What a run shows, and its models: seen in a real MLflow.
+    "tests/training/test_tracking.py": (
+        "router_ml_training.tracking_content",
+        "router_ml_training.tracking_flavours",
     ),
     # Thin endpoints over one service: asked over HTTP.
     "tests/serving/test_app.py": (

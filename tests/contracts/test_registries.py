@@ -20,10 +20,11 @@ from router_ml.store import STORES
 from router_ml_serving.api import ROUTERS
 from router_ml_serving.inbound import SHAPES
 from router_ml_training.learners import LEARNERS
+from router_ml_training.retrain.gating import GATES
 from router_ml_training.simulate import POLICIES
 from router_ml_training.sources import SOURCES
 
-REGISTRIES = (CHECKS, CONSTRAINTS, LEARNERS, POLICIES, ROUTERS, SETTINGS, SHAPES, SOURCES, STORES)
+REGISTRIES = (CHECKS, CONSTRAINTS, GATES, LEARNERS, POLICIES, ROUTERS, SETTINGS, SHAPES, SOURCES, STORES)
 ENTRIES = [(registry, name) for registry in REGISTRIES for name in registry]
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -41,6 +42,7 @@ def test_no_registry_is_forgotten_here(modules: list) -> None:
     assert found == {
         "CHECKS",
         "CONSTRAINTS",
+        "GATES",
         "LEARNERS",
         "POLICIES",
         "ROUTERS",

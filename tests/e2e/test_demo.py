@@ -11,6 +11,10 @@ from typing import Any
 
 import pytest
 
+from router_ml.config import load_config
+from router_ml_training.settings import MlflowSettings
+from router_ml_training.tracking import alias_version
+
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
 
 OUTCOMES = os.environ.get("ROUTER_ML_OUTCOMES")
@@ -46,6 +50,12 @@ def test_the_workload_demo_routes_better_than_a_random_mix_and_says_it_is_simula
     live = record["live"]["before_retraining"]
     assert live["requests"] == 60
     assert live["failed"] == 0
+    versions = record["versions"]
+    assert len({versions["first"], versions["retrained"], versions["again"]}) == 3
+    assert record["retrained"]["promoted"] or record["retrained_again"]["promoted"]
+    config = load_config(tmp_path / "demo" / "router.toml", {})
+    mlflow = MlflowSettings.model_validate(config.sections["mlflow"])
+    assert alias_version("champion", settings=mlflow) == versions["champion"] != versions["first"]
     page = (tmp_path / "demo" / "report.html").read_text()
     assert "simulated" in page
     assert "http://" not in page.replace("http://www.w3.org", "")

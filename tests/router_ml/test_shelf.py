@@ -257,3 +257,25 @@ def test_of_several_that_roll_back_the_same_version_one_does(shelf: Shelf) -> No
         {"e_value": 500},
     )
     assert len(shelf.switches()) == 4
+
+
+def test_what_the_gates_said_is_kept_with_the_bundle_and_goes_with_it(shelf: Shelf) -> None:
+    assert shelf.gates("v1") == ()
+    lines = [{"name": "size", "passed": True, "value": 4.2}, {"name": "drift", "passed": False, "value": None}]
+    shelf.keep_gates("v1", lines)
+    assert shelf.gates("v1") == tuple(lines)
+    shelf.keep_gates("v1", lines[:1])
+    assert shelf.gates("v1") == tuple(lines[:1])
+    with pytest.raises(UnknownName, match="no bundle is called 'nope'"):
+        shelf.keep_gates("nope", lines)
+    assert "v1" in shelf.prune(keep=0)
+    assert shelf.gates("v1") == ()
+    assert not list((shelf.directory / "gates").iterdir())
+
+
+@pytest.mark.parametrize("content", [b"[{", b'{"name": "size"}', b'["size"]'])
+def test_gates_that_cannot_be_read_are_an_error(shelf: Shelf, content: bytes) -> None:
+    shelf.keep_gates("v1", [])
+    (shelf.directory / "gates" / "v1.json").write_bytes(content)
+    with pytest.raises(BundleCorrupt, match=r"v1\.json"):
+        shelf.gates("v1")

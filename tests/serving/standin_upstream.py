@@ -17,6 +17,8 @@ TOOL_CALL = {
     "type": "function",
     "function": {"name": "get_weather", "arguments": '{"city": "Oslo"}'},
 }
+# What a judge says of an answer.
+VERDICTS = {"adequate": '{"adequate": true, "score": 0.9}', "inadequate": '{"adequate": false, "reason": "wrong"}'}
 DELAYS_S = {"slow": 1.0, "hang": 60.0}
 STATUSES = {"400", "401", "403", "404", "429", "500", "501", "503", "529"}
 # What comes after the status says when to come again: "500-silent", "429-late".
@@ -46,7 +48,7 @@ def message_of(body, behaviour):
     if behaviour == "bad-tool":
         call = {**TOOL_CALL, "function": {"name": "get_weather", "arguments": '{"city": '}}
         return {"role": "assistant", "content": None, "tool_calls": [call]}, "tool_calls"
-    texts = {"idk": IDLE, "empty": ""}
+    texts = {"idk": IDLE, "empty": "", **VERDICTS}
     finish = "length" if behaviour == "cut" else "stop"
     return {"role": "assistant", "content": texts.get(behaviour, f"The answer of {body['model']} is 42.")}, finish
 
@@ -167,9 +169,12 @@ async def complete(request):
 
 
 def at_this_call(behaviour, seen, raw):
-    """`500-times-2` is `500` for two calls with the same body, and `ok` from then on."""
-    behaviour, _, times = behaviour.partition("-times-")
+    """`500-times-2` is `500` for two calls with the same body, and `ok` from then on; `500-after-2` the reverse."""
     seen[raw] = seen.get(raw, 0) + 1
+    if "-after-" in behaviour:
+        behaviour, _, before = behaviour.partition("-after-")
+        return "ok" if seen[raw] <= int(before) else behaviour
+    behaviour, _, times = behaviour.partition("-times-")
     return "ok" if times and seen[raw] > int(times) else behaviour
 
 

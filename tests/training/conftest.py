@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,12 @@ from numpy.random import Generator
 
 from router_ml.ladder import Ladder, Tier
 from router_ml.schema import Attempt, Interaction, RequestBody, Verdict
+from router_ml.shelf import Shelf
 from router_ml_training.dataset import Dataset, build_dataset
+from router_ml_training.pipeline import Run, train_bundle
+from router_ml_training.settings import MlflowSettings, TrainingSettings
+from router_ml_training.tracking_client import connected
+from tests.training.mlflow_server import MlflowServer
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 TIERS = (
@@ -180,3 +187,39 @@ def chances(world: World) -> Callable[[Dataset], np.ndarray]:
 def world() -> World:
     """A two-tier world whose truth is known."""
     return World(Ladder.of(TIERS), MARKERS, P_SMALL, P_LARGE, P_LARGE_IF_FAILED, SLIP, draw, log_of)
+
+
+@pytest.fixture(scope="session")
+def trained_run(world: World, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run on 400 rows, its bundle on a shelf of its own; nothing may change it."""
+    shelf = Shelf(tmp_path_factory.mktemp("models"))
+    settings = TrainingSettings(learners=("constant", "linear"), seed=3)
+    now = datetime(2026, 2, 1, tzinfo=UTC)
+    data = world.dataset(400, policy="chain")
+    return train_bundle(data, world.ladder, settings, shelf, quality=0.97, now=now, description="400 made up")
+
+
+@pytest.fixture(scope="session")
+def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's database, empty: making one takes it many seconds, copying one does not."""
+    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    with connected(MlflowSettings(tracking_uri=f"sqlite:///{file}")) as mlflow:
+        mlflow.search_experiments()
+    return file
+
+
+@pytest.fixture
+def mlflow_local(mlflow_database: Path, tmp_path: Path) -> MlflowSettings:
+    """MLflow in a folder of the test: a database of its own, artifacts beside it."""
+    shutil.copyfile(mlflow_database, tmp_path / "mlflow.db")
+    return MlflowSettings(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db", artifacts=str(tmp_path / "artifacts"))
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(mlflow_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    """A real MLflow server, which the tests share: each takes an experiment and a model name of its own."""
+    server = MlflowServer(tmp_path_factory.mktemp("mlflow_server"), mlflow_database)
+    try:
+        yield server.start()
+    finally:
+        server.stop()

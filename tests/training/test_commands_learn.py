@@ -82,6 +82,25 @@ def test_train_evaluate_and_report_on_a_log(world: Any, home: Path, run: Callabl
     assert made["version"] in (home / "page.html").read_text()
 
 
+def test_a_report_is_on_the_event_store_where_no_log_is_named_and_shows_the_gates_of_its_version(
+    world: Any, home: Path, run: Callable[..., Any]
+) -> None:
+    log = write(home / "log.jsonl", world.log(300))
+    _, made, _ = run("train", log, "--no-mlflow", "--json")
+    with open_store(f"sqlite:///{home}/events.db") as store:
+        store.append(world.log(120, 9))
+    gates = [{"name": "saving", "passed": False, "detail": "saves 0.1 less", "value": -0.1, "limit": 0.0}]
+    Shelf(home / "models").keep_gates(made["version"], gates)
+    code, _, _ = run("report", "--bundle", made["version"], "--out", "page.html")
+    page = (home / "page.html").read_text()
+    assert code == 0
+    assert "Strategies on 120 test requests" in page
+    assert "Gates before promotion" in page
+    assert "saves 0.1 less" in page
+    code, _, err = run("evaluate", "--bundle", made["version"], "--source", "native")
+    assert (code, err) == (0, "")
+
+
 def test_train_can_promote_and_says_how_otherwise(world: Any, home: Path, run: Callable[..., Any]) -> None:
     log = write(home / "log.jsonl", world.log(300))
     _, text, _ = run("train", log, "--no-mlflow")
@@ -151,7 +170,7 @@ def test_a_mistake_is_one_clear_line_and_leaves_nothing_behind(
     assert out == ""
     assert err.startswith("router-ml: error: ")
     assert said in err
-    assert not (home / "models").exists()
+    assert Shelf(home / "models").versions() == []
 
 
 @pytest.mark.parametrize("arguments", [["train", "--no-mlflow", "--report"], ["report", "--out"]])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from router_ml.bundle import load_bundle
+from router_ml.bundle import ManifestDraft, load_bundle, write_bundle
 from router_ml.cli import main
 from router_ml.config import load_config
 from router_ml.ladder import Tier
@@ -19,6 +19,7 @@ from router_ml.router import Router
 from router_ml.schema import Attempt, Interaction, Request, Verdict
 from router_ml.shelf import Shelf
 from router_ml_training.gate import GateReport
+from router_ml_training.profile import load_profile, profile_of
 
 TIER = """
 [[tiers]]
@@ -105,6 +106,22 @@ def home(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 def champion(home: Path) -> Any:
     return load_bundle(Shelf(home / "models").champion_path())
+
+
+def test_what_is_known_of_the_traffic_goes_with_the_heads(world: Any, home: Path, run: Run) -> None:
+    old, profile = champion(home), profile_of(world.dataset(200), np.full((200, 2), 0.7))
+    named = old.manifest.model_dump(include=set(ManifestDraft.model_fields)) | {"version": "summed-up"}
+    graph = (old.path / "model.onnx").read_bytes()
+    write_bundle(home / "models", manifest=named, policy=old.policy, model=graph, profile=profile.to_bytes())
+    log = write(home / "turbo.jsonl", with_turbo(world, 60, 7))
+    configure(home, small=0.3, turbo=1.0, large=5.0)
+    _, added, _ = run("tiers", "add", "turbo", "--outcomes", log, "--bundle", "summed-up", "--json")
+    configure(home, small=0.3, large=5.0)
+    _, repriced, _ = run("tiers", "reprice", "--bundle", "summed-up", "--json")
+    for made in (added, repriced):
+        assert load_profile(load_bundle(home / "models" / made["version"]).path) == profile
+    _, without, _ = run("tiers", "reprice", "--json")
+    assert load_profile(home / "models" / without["version"]) == load_profile(old.path)
 
 
 def test_a_new_tier_joins_is_promoted_and_serves(world: Any, home: Path, run: Run) -> None:

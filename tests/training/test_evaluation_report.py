@@ -1,5 +1,8 @@
 """Figures and the report: self-contained, honest, and saying every number they are given."""
 
+import base64
+import csv
+import io
 import re
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -28,6 +31,7 @@ from router_ml_training.evaluation.report import (
     summary_table,
 )
 from router_ml_training.evaluation.strategies import random_mix, strategy_of
+from router_ml_training.gates import GateLine
 
 TIERS = ("small", "medium", "large")
 
@@ -158,6 +162,42 @@ def test_a_report_says_every_number_it_is_given(report: ReportData):
     facts += ["77", "2026-01-02 00:00 UTC", "2026-11-22 10:30 UTC", "A closing note.", report.choice.verdict]
     for fact in facts:
         assert fact.replace("'", "&#39;") in text
+
+
+def test_the_gates_are_a_table_that_says_what_failed_and_what_only_warns(report: ReportData):
+    gates = (
+        GateLine("saving", True, "saves more", 0.8123, 0.7),
+        GateLine("slices", False, "code & tools lose 0.1"),
+        GateLine("drift", False, "words", 0.3, 0.2, required=False),
+    )
+    page = render_report(replace(report, gates=gates))
+    body = page[page.index("Gates before promotion") : page.index("<h2>Strategies on")]
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", body))
+    assert "saving passed 0.8123 0.7000 saves more" in text
+    assert "slices failed - - code &amp; tools lose 0.1" in text
+    assert "drift warns only 0.3000 0.2000 words" in text
+    assert "Gates before promotion" not in render_report(report)
+
+
+def test_a_page_offers_the_figures_of_every_picture_without_a_script(report: ReportData):
+    page = render_report(report)
+    offered = re.findall(r'download="([^"]+)" href="data:text/csv;base64,([^"]+)"', page)
+    held = {f"{picture.name}.csv": picture.data for picture in report.pictures}
+    assert {name: base64.b64decode(text).decode() for name, text in offered} == held
+
+
+def test_the_data_of_a_picture_are_what_is_drawn(report: ReportData):
+    cost, bins, mix, scores = (list(csv.DictReader(io.StringIO(picture.data))) for picture in report.pictures)
+    series = {row["series"] for row in cost}
+    assert {"router", "random mix", "oracle", "prompt_length", "always large", "in service"} <= series
+    assert "quality asked for" in series
+    assert {row["tier"] for row in bins} == set(TIERS)
+    assert sum(float(row["requests"]) for row in bins if row["series"] == "bin" and row["tier"] == "small") == 300
+    assert sum(float(row["requests"]) for row in bins if row["series"] == "spread" and row["tier"] == "small") == 300
+    assert all(sum(float(row[name]) for name in TIERS) == pytest.approx(1, abs=1e-5) for row in mix)
+    above = [row for row in scores if float(row["requests_large"]) > 0]
+    assert sum(float(row["requests_small"]) + float(row["requests_large"]) for row in scores) == 300
+    assert min(float(row["to"]) for row in above) > 0.3
 
 
 def test_text_from_outside_is_escaped(report: ReportData):

@@ -146,3 +146,23 @@ def test_progress_is_told_every_thousand_rows(world: Any, tmp_path: Path) -> Non
 
 def test_a_password_in_a_url_is_not_shown() -> None:
     assert str(Log("postgresql://me:secret@host/db", "store")) == "host/db"
+
+
+def golden(item: Interaction, **fields: Any) -> Interaction:
+    tags = {**item.tags, "golden": {"set": "s", "slot": "monday"}}
+    return item.model_copy(update={"id": f"golden-{item.id}", "mode": "audit", "tags": tags, **fields})
+
+
+def test_runs_of_a_golden_set_are_no_traffic_and_are_not_learned_from(world: Any, tmp_path: Path) -> None:
+    items = world.log(30)
+    log = write(tmp_path / "log.jsonl", [*items, *map(golden, items[:20])])
+    assert read_dataset([log], world.ladder).digest == world.dataset(30).digest
+    with pytest.raises(DataError, match="the log holds no interaction"):
+        read_dataset([write(tmp_path / "golden.jsonl", [golden(item) for item in items])], world.ladder)
+
+
+def test_no_client_can_make_its_requests_golden(world: Any, tmp_path: Path) -> None:
+    items = world.log(3)
+    # Tags come from clients, and an audit has those of its request; ids are the service's own.
+    claimed = [golden(items[0], mode="live"), golden(items[1], id="01ABC-audit"), golden(items[2], tags={})]
+    assert len(read_dataset([write(tmp_path / "log.jsonl", [*world.log(30)[3:], *claimed])], world.ladder)) == 30

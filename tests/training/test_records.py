@@ -1,32 +1,39 @@
-"""A run as it is remembered: what its report says of the model, what MLflow is given, and life without MLflow."""
+"""A run as it is remembered: what its report says of the model, and life with and without MLflow."""
 
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from router_ml.shelf import Shelf
-from router_ml_training.pipeline import Run, train_bundle
-from router_ml_training.records import mlflow_tracker, report_of_run
+from router_ml_training.gates import GateLine
+from router_ml_training.pipeline import Run
+from router_ml_training.records import mlflow_tracker, name_champion, record_gates, record_run, report_of_run
+from router_ml_training.run_record import run_key
 from router_ml_training.settings import MlflowSettings, TrainingSettings
+from router_ml_training.tracking import alias_version
+from router_ml_training.tracking_outbox import outbox_of
 
-NOW = datetime(2026, 2, 1, tzinfo=UTC)
 SETTINGS = TrainingSettings(learners=("constant", "linear"), seed=3)
+NOWHERE = MlflowSettings(tracking_uri="http://127.0.0.1:1")
+LINES = (GateLine("size", True, "small", 1.0, 2.0),)
 
 
-@pytest.fixture(scope="module")
-def run(world: Any, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    shelf = Shelf(tmp_path_factory.mktemp("models"))
-    data = world.dataset(400, policy="chain")
-    return train_bundle(data, world.ladder, SETTINGS, shelf, quality=0.97, now=NOW, description="400 made up")
+@pytest.fixture
+def outbox(tmp_path: Path) -> Path:
+    return outbox_of(tmp_path / "models")
 
 
-def test_the_report_says_how_the_model_was_made(run: Run) -> None:
-    report = report_of_run(run, title="A title")
+def begun(run: Run, settings: MlflowSettings) -> str | None:
+    track = mlflow_tracker(settings, run.created)
+    return track(run.trained, run.assessment, run.certification, run.dataset, run.version)
+
+
+def test_the_report_says_how_the_model_was_made(trained_run: Run) -> None:
+    report = report_of_run(trained_run, title="A title", draw=False)
     assert report.title == "A title"
     assert report.model.more["heads"] == "small marginal, large chained"
     assert report.model.more["parity"].startswith("11,000 rows, largest difference ")
@@ -34,33 +41,57 @@ def test_the_report_says_how_the_model_was_made(run: Run) -> None:
 
 
 @pytest.mark.slow
-def test_mlflow_gets_the_parameters_figures_and_pictures_of_the_run(run: Run, tmp_path: Path) -> None:
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    settings = MlflowSettings(tracking_uri=uri, artifacts=str(tmp_path / "artifacts"))
-    track = mlflow_tracker(settings, SETTINGS, NOW, "400 made up")
-    run_id = track(run.trained, run.assessment, run.certification, run.dataset, run.version)
+def test_the_run_that_was_begun_is_the_one_that_is_recorded(
+    trained_run: Run, mlflow_local: MlflowSettings, outbox: Path
+) -> None:
+    run_id = begun(trained_run, mlflow_local)
     assert run_id is not None
+    run = replace(trained_run, mlflow_run_id=run_id)
+    assert record_run(run, SETTINGS, mlflow_local, outbox, gates=LINES) == run_id
+    name_champion(run.version, mlflow_local, outbox)
 
+    client = _client(mlflow_local)
+    recorded = client.get_run(run_id)
+    assert recorded.info.run_name == run.version
+    assert {"saving", "quality_kept", "brier_small", "gate.size"} <= set(recorded.data.metrics)
+    assert recorded.data.tags["certificate"] == run.certification.verdict
+    champion = client.get_model_version_by_alias("router", "champion")
+    assert (champion.run_id, champion.tags["gate.size"]) == (run_id, "passed")
+    assert not outbox.exists()
+
+
+@pytest.mark.slow
+def test_a_run_is_not_lost_when_mlflow_cannot_be_reached(
+    trained_run: Run, mlflow_local: MlflowSettings, outbox: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, key = trained_run, run_key(trained_run.version, trained_run.dataset.digest, trained_run.created)
+    with caplog.at_level(logging.WARNING):
+        assert begun(run, NOWHERE) is None
+        assert record_run(run, SETTINGS, NOWHERE, outbox) is None
+        record_gates(run.version, key, None, LINES, NOWHERE, outbox)
+        name_champion(run.version, NOWHERE, outbox)
+    for said in ("cannot be begun in MLflow", "the run is not recorded in MLflow", "'champion' stays where it was"):
+        assert said in caplog.text
+
+    later = replace(run, version="router-2026-02-02.1")
+    record_run(replace(later, bundle=run.bundle), SETTINGS, mlflow_local, outbox)
+    assert alias_version("champion", settings=mlflow_local) == run.version
+    champion = _client(mlflow_local).get_model_version_by_alias("router", "champion")
+    assert champion.tags["gate.size"] == "passed"
+    assert list(outbox.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_gates_of_a_recorded_run_are_recorded_at_once(
+    trained_run: Run, mlflow_local: MlflowSettings, outbox: Path
+) -> None:
+    run_id = record_run(trained_run, SETTINGS, mlflow_local, outbox)
+    record_gates(trained_run.version, "a key", run_id, LINES, mlflow_local, outbox)
+    assert _client(mlflow_local).get_run(run_id).data.tags["gate.size"] == "passed"
+    assert not outbox.exists()
+
+
+def _client(settings: MlflowSettings) -> Any:
     import mlflow
 
-    client = mlflow.MlflowClient(uri)
-    recorded = client.get_run(run_id)
-    params, metrics = recorded.data.params, recorded.data.metrics
-    assert recorded.info.run_name == run.version
-    assert params["learners"] == "constant,linear"
-    assert (params["learner"], params["seed"], params["split_by"]) == (run.trained.learner, "3", "time")
-    assert {"saving", "quality_kept", "loss_constant", "loss_linear", "brier_small"} <= set(metrics)
-    assert recorded.data.tags["dataset_digest"] == run.dataset.digest
-    assert recorded.data.tags["simulated"] == "false"
-    assert {"report.html", "figures"} <= {item.path for item in client.list_artifacts(run_id)}
-
-
-def test_a_run_is_not_lost_when_mlflow_cannot_be_reached(
-    run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "file").write_text("")
-    settings = MlflowSettings(tracking_uri=f"sqlite:///{tmp_path}/file/sub/mlflow.db")
-    track = mlflow_tracker(settings, SETTINGS, NOW, "400 made up")
-    with caplog.at_level(logging.WARNING):
-        assert track(run.trained, run.assessment, run.certification, run.dataset, run.version) is None
-    assert "the run is not recorded in MLflow" in caplog.text
+    return mlflow.MlflowClient(settings.tracking_uri)

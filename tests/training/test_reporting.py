@@ -47,6 +47,8 @@ def test_a_run_is_reported_with_its_data_its_model_and_its_choice(run: Run, repo
         "reliability",
         "tier_mix",
         "scores",
+        "feature_importance",
+        "slice_table",
     ]
 
 

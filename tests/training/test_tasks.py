@@ -13,6 +13,7 @@ from router_ml_training import tasks
 from router_ml_training.dataset import Dataset, build_dataset
 from router_ml_training.encoder import Encoder, fit_encoder
 from router_ml_training.learners import LEARNERS
+from router_ml_training.learners.boosting import grow_here
 from router_ml_training.learners.constant import ConstantHead
 from router_ml_training.onnx_graph import GraphBuilder
 from router_ml_training.slips import PUBLIC_SLIP, SlipLaw
@@ -138,7 +139,7 @@ def test_a_chain_without_unknowns_is_learned_in_one_pass(
 def work_of(data: Dataset) -> tuple[Any, ...]:
     encoder = plain(data)
     learner = LEARNERS.load("constant")
-    return data, encoder, encoder.encode(data), learner, tasks._forms(data, learner), 0, 1
+    return data, encoder, encoder.encode(data), learner, tasks._forms(data, learner), 0, 1, grow_here
 
 
 def test_em_recovers_rates_when_a_verifier_alone_said_who_failed(world: Any) -> None:

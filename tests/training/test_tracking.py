@@ -1,137 +1,285 @@
-"""Training runs in a real local MLflow: written, read back, aliased; and clear errors where it cannot be used."""
+"""Training runs in a real MLflow: recorded whole and once, judged, aliased, fetched back; local and over a server."""
 
-import socket
+from __future__ import annotations
+
+import json
 import subprocess
 import sys
 import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper
 
-from router_ml.errors import RouterError, UnknownName
-from router_ml_training.evaluation.canvas import Picture
-from router_ml_training.evaluation.metrics import Figure
+from router_ml.bundle import load_bundle
+from router_ml.errors import BundleCorrupt, RouterError, UnknownName
+from router_ml_training.gates import GateLine
+from router_ml_training.pipeline import Run
 from router_ml_training.settings import MlflowSettings
-from router_ml_training.tracking import DataRecord, TrainingRecord, log_training, set_alias
+from router_ml_training.tracking import alias_version, begin_run, fetch_bundle, log_gates, log_training, set_alias
+from tests.training.mlflow_server import MlflowServer, Wire
+from tests.training.tracking_records import DIGEST, record_around, renamed
 
-N_DENSE, TIERS = 3, ("small", "large")
-
-
-def graph() -> bytes:
-    """A graph with the inputs and outputs of a bundle's model."""
-    k = len(TIERS)
-    weights = helper.make_tensor("w", TensorProto.FLOAT, [N_DENSE, k], np.zeros(N_DENSE * k, dtype=np.float32))
-    nodes = [
-        helper.make_node("MatMul", ["dense", "w"], ["z"]),
-        helper.make_node("Cast", ["ids"], ["id_floats"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", ["id_floats", "counts"], ["products"]),
-        helper.make_node("ReduceSum", ["products"], ["sum"], keepdims=1),
-        helper.make_node("Add", ["z", "sum"], ["logits"]),
-        helper.make_node("Sigmoid", ["logits"], ["adequacy"]),
-        helper.make_node("Exp", ["z"], ["output_tokens"]),
-    ]
-
-    def value(name: str, kind: int, width: int | str) -> onnx.ValueInfoProto:
-        return helper.make_tensor_value_info(name, kind, ["n", width])
-
-    inputs = [
-        value("dense", TensorProto.FLOAT, N_DENSE),
-        value("ids", TensorProto.INT64, "l"),
-        value("counts", TensorProto.FLOAT, "l"),
-    ]
-    outputs = [value(name, TensorProto.FLOAT, k) for name in ("adequacy", "output_tokens")]
-    made = helper.make_graph(nodes, "test", inputs, outputs, [weights])
-    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=10).SerializeToString()
+GATES = (
+    GateLine("certificate", True, "a saving of 20 % is proven", 0.2, 0.0),
+    GateLine("size", True, "4 files"),
+    GateLine("drift", False, "the traffic has changed", 0.3, 0.25, required=False),
+)
 
 
-def record(name: str = "router-2026-11-22.1") -> TrainingRecord:
-    return TrainingRecord(
-        name=name,
-        params={"learner": "linear", "seed": 0},
-        metrics={"apgr": Figure(0.66, 0.64, 0.68), "cs_97": Figure(None, reason="no point reaches 97 %")},
-        data=DataRecord("log", "ab" * 32, 1000, "interactions.jsonl"),
-        model=graph(),
-        tiers=TIERS,
-        n_dense=N_DENSE,
-        requirements=("onnxruntime",),
-        pictures=(Picture("cost_quality", "title", "alt", b"\x89PNG", "<svg/>"),),
-        report_html="<!doctype html>",
-        tags={"simulated": "true"},
-    )
+@pytest.fixture
+def bundle(trained_run: Run) -> Path:
+    return trained_run.bundle.path
+
+
+@pytest.fixture
+def own_names(mlflow_server: MlflowServer) -> MlflowSettings:
+    """The shared server, under names that no other test uses."""
+    name = uuid.uuid4().hex
+    return MlflowSettings(tracking_uri=mlflow_server.url, experiment=f"e-{name}", registered_model=f"m-{name}")
 
 
 @pytest.mark.slow
-def test_a_run_is_recorded_whole_and_its_model_can_be_promoted(tmp_path: Path):
-    settings = MlflowSettings(
-        tracking_uri=f"sqlite:///{tmp_path}/new/mlflow.db", artifacts=str(tmp_path / "artifacts"), registered_model="r"
-    )
-    first = log_training(record(), settings=settings)
-    second = log_training(record("router-2026-11-22.2"), settings=settings)
-    assert set_alias("champion", first, settings=settings) == 1
+def test_a_run_is_recorded_whole(mlflow_local: MlflowSettings, bundle: Path) -> None:
+    begun = begin_run("router-2026-02-01.1", "a key", mlflow_local)
+    run_id = log_training(record_around(bundle), settings=mlflow_local, run_id=begun)
+    assert run_id == begun
 
+    client = _client(mlflow_local)
+    run = client.get_run(run_id)
+    assert (run.info.run_name, run.info.status) == ("router-2026-02-01.1", "FINISHED")
+    assert run.data.params == {"learner": "linear", "seed": "0", "quality": "0.97"}
+    assert run.data.metrics == {"apgr": 0.66, "apgr_low": 0.64, "apgr_high": 0.68}
+    tags = run.data.tags
+    assert tags["undefined.cs_97"] == "no point reaches 97 %"
+    assert (tags["router.key"], tags["router.bundle"]) == ("a key", "router-2026-02-01.1")
+    assert (tags["data.digest"], tags["data.rows"], tags["certificate"]) == (DIGEST, "1000", "proven")
+    assert tags["mlflow.note.content"] == "**Use 'linear'.**"
+    assert tags["data.last"] == "2026-01-31T00:00:00+00:00"
+
+    [given] = run.inputs.dataset_inputs
+    assert (given.dataset.name, given.dataset.digest) == ("interactions", DIGEST[:36])
+    assert json.loads(given.dataset.source)["tags"]["source"] == "log.jsonl"
+    profile = json.loads(given.dataset.profile)
+    assert (profile["num_rows"], profile["first"]) == (1000, "2026-01-01T00:00:00+00:00")
+    assert profile["known_outcomes"] == {"small": 900, "large": 800}
+
+    stored = {item.path for folder in ("", "figures", "bundle") for item in client.list_artifacts(run_id, folder)}
+    assert {f"figures/cost_quality.{kind}" for kind in ("png", "svg", "csv")} <= stored
+    assert {"report.html", "slices.json", "bundle/manifest.json", "bundle/model.onnx"} <= stored
+    assert json.loads(tags["mlflow.loggedArtifacts"]) == [{"path": "slices.json", "type": "table"}]
+
+
+@pytest.mark.slow
+def test_each_learner_that_competed_is_a_nested_run(mlflow_local: MlflowSettings, bundle: Path) -> None:
+    run_id = log_training(record_around(bundle), settings=mlflow_local)
+    client = _client(mlflow_local)
+    experiment = client.get_run(run_id).info.experiment_id
+    nested = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{run_id}'")
+    seen = {run.info.run_name: (run.data.tags["chosen"], run.data.metrics["loss"]) for run in nested}
+    assert seen == {"constant": ("false", 0.5), "linear": ("true", 0.3)}
+    [linear] = [run for run in nested if run.info.run_name == "linear"]
+    assert (linear.data.metrics["excess_low"], linear.data.metrics["excess_high"]) == (-0.1, 0.1)
+    assert linear.data.tags["why"] == "Use 'linear'."
+
+
+@pytest.mark.slow
+def test_the_graph_and_the_router_are_models_and_the_router_is_registered(
+    mlflow_local: MlflowSettings, bundle: Path
+) -> None:
+    import mlflow
+    import pandas as pd
+
+    run_id = log_training(record_around(bundle), settings=mlflow_local)
+    mlflow.set_tracking_uri(mlflow_local.tracking_uri)
+    version = _client(mlflow_local).get_model_version_by_alias("router", "challenger")
+    assert (version.run_id, version.description) == (run_id, "**Use 'linear'.**")
+    assert version.tags == {
+        "router.bundle": "router-2026-02-01.1",
+        "certificate": "proven",
+        "validation_status": "pending",
+    }
+
+    graph = mlflow.onnx.load_model(f"runs:/{run_id}/graph")
+    assert graph.SerializeToString() == (bundle / "model.onnx").read_bytes()
+    info = mlflow.models.get_model_info(f"runs:/{run_id}/graph")
+    spec = [(one.name, one.shape, str(one.type)) for one in info.signature.inputs.inputs]
+    assert [name for name, *_ in spec] == ["dense", "ids", "counts"]
+    assert spec[1][1:] == ((-1, -1), "int64")
+    outputs = [(one.name, one.shape) for one in info.signature.outputs.inputs]
+    assert outputs == [("adequacy", (-1, 2)), ("output_tokens", (-1, 2))]
+
+    router = mlflow.pyfunc.load_model("models:/router@challenger")
+    assert router.metadata.get_input_schema().has_input_names()
+    decided = router.predict(pd.DataFrame({"prompt": ["greet alpha", "prove omega"]}))
+    assert decided["policy_version"].tolist() == ["router-2026-02-01.1"] * 2
+    assert set(decided["tier"]) <= {"small", "large"}
+    bolder = mlflow.pyfunc.load_model("models:/router@challenger", model_config={"quality": 0.8})
+    assert bolder.predict(pd.DataFrame({"prompt": ["greet alpha"]}))["quality"].tolist() == [0.8]
+
+
+@pytest.mark.slow
+def test_recording_a_run_twice_makes_one_run_and_one_version(mlflow_local: MlflowSettings, bundle: Path) -> None:
+    first = log_training(record_around(bundle), settings=mlflow_local)
+    assert log_training(record_around(bundle), settings=mlflow_local) == first
+    assert begin_run("router-2026-02-01.1", "a key", mlflow_local) == first
+    client = _client(mlflow_local)
+    assert len(client.search_runs([client.get_run(first).info.experiment_id])) == 3
+    assert len(client.search_model_versions("name = 'router'")) == 1
+
+
+@pytest.mark.slow
+def test_gates_are_tags_and_figures_of_the_run_and_tags_of_the_version(
+    mlflow_local: MlflowSettings, bundle: Path
+) -> None:
+    run_id = log_training(record_around(bundle), settings=mlflow_local)
+    log_gates(run_id, GATES, settings=mlflow_local)
+    client = _client(mlflow_local)
+    run = client.get_run(run_id)
+    assert {name: run.data.tags[f"gate.{name}"] for name in ("certificate", "size", "drift")} == {
+        "certificate": "passed",
+        "size": "passed",
+        "drift": "warned",
+    }
+    assert (run.data.metrics["gate.certificate"], run.data.metrics["gate.drift.limit"]) == (0.2, 0.25)
+    assert "gate.size" not in run.data.metrics
+    version = client.get_model_version_by_alias("router", "challenger")
+    assert (version.tags["gate.drift"], version.tags["validation_status"]) == ("warned", "passed")
+
+    log_gates(run_id, [*GATES, GateLine("parity", False, "3 decisions flipped", 3.0, 0.0)], settings=mlflow_local)
+    version = client.get_model_version_by_alias("router", "challenger")
+    assert (version.tags["gate.parity"], version.tags["validation_status"]) == ("failed", "failed")
+
+
+@pytest.mark.slow
+def test_aliases_point_at_versions_by_the_bundle_they_hold(
+    mlflow_local: MlflowSettings, bundle: Path, tmp_path: Path
+) -> None:
+    assert alias_version("champion", settings=mlflow_local) is None
+    log_training(record_around(bundle), settings=mlflow_local)
+    later = renamed(bundle, "router-2026-02-02.1", tmp_path)
+    log_training(record_around(later, key="another"), settings=mlflow_local)
+    assert set_alias("champion", "router-2026-02-01.1", settings=mlflow_local) == 1
+    assert alias_version("champion", settings=mlflow_local) == "router-2026-02-01.1"
+    assert alias_version("challenger", settings=mlflow_local) == "router-2026-02-02.1"
+    with pytest.raises(UnknownName, match=r"holds the bundle router-2026-03-01\.1: it was not recorded there"):
+        set_alias("champion", "router-2026-03-01.1", settings=mlflow_local)
+    client = _client(mlflow_local)
+    other = client.create_model_version("router", source=str(tmp_path), run_id=None)
+    client.set_registered_model_alias("router", "champion", other.version)
+    with pytest.raises(UnknownName, match=r"models:/router@champion is version 3, which has no tag router\.bundle"):
+        alias_version("champion", settings=mlflow_local)
+
+
+@pytest.mark.slow
+def test_of_two_bundles_of_one_name_an_alias_takes_that_of_the_run(mlflow_local: MlflowSettings, bundle: Path) -> None:
+    here = log_training(record_around(bundle), settings=mlflow_local)
+    elsewhere = log_training(record_around(bundle, key="of another machine"), settings=mlflow_local)
+    assert here != elsewhere
+    assert set_alias("champion", "router-2026-02-01.1", settings=mlflow_local, run_id=here) == 1
+    assert set_alias("champion", "router-2026-02-01.1", settings=mlflow_local) == 2
+
+
+@pytest.mark.slow
+def test_no_tag_leads_out_of_the_shelf(mlflow_local: MlflowSettings, bundle: Path, tmp_path: Path) -> None:
+    log_training(record_around(bundle), settings=mlflow_local)
+    for tag in ("../elsewhere/x", str(bundle), "it's"):
+        _client(mlflow_local).set_model_version_tag("router", "1", "router.bundle", tag)
+        with pytest.raises(UnknownName, match="is no version of a bundle"):
+            fetch_bundle(tag, tmp_path / "shelf", settings=mlflow_local)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.e2e
+def test_a_bundle_travels_over_a_server_to_another_machine(
+    own_names: MlflowSettings, mlflow_server: MlflowServer, bundle: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_id = log_training(record_around(bundle), settings=own_names)
+    log_gates(run_id, GATES, settings=own_names)
+    set_alias("champion", "router-2026-02-01.1", settings=own_names)
+    assert list(tmp_path.iterdir()) == [], "artifacts go through the server"
+
+    version = alias_version("champion", settings=own_names)
+    assert version is not None
+    fetched = fetch_bundle(version, tmp_path / "models", settings=own_names)
+    assert fetched == tmp_path / "models" / version
+    assert load_bundle(fetched).manifest == load_bundle(bundle).manifest
+    assert fetch_bundle(version, tmp_path / "models", settings=own_names) == fetched
+    with pytest.raises(UnknownName, match=r"router-2026-03-01\.1"):
+        fetch_bundle("router-2026-03-01.1", tmp_path / "models", settings=own_names)
+
+    [stored] = mlflow_server.artifacts.rglob(f"{run_id}/artifacts/bundle/model.onnx")
+    stored.write_bytes(stored.read_bytes()[:-1] + b"x")
+    with pytest.raises(BundleCorrupt, match="does not match its checksum"):
+        fetch_bundle(version, tmp_path / "elsewhere", settings=own_names)
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.e2e
+def test_files_can_be_kept_on_an_object_store_and_its_absence_is_an_error(
+    objects_of_its_own: Any, mlflow_local: MlflowSettings, bundle: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    objects_of_its_own.make_bucket()
+    monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", objects_of_its_own.endpoint)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    settings = mlflow_local.model_copy(update={"artifacts": f"{objects_of_its_own.url}/router"})
+    log_training(record_around(bundle), settings=settings)
+    assert not (tmp_path / "artifacts").exists()
+    fetched = fetch_bundle("router-2026-02-01.1", tmp_path / "models", settings=settings)
+    assert load_bundle(fetched).manifest == load_bundle(bundle).manifest
+    objects_of_its_own.stop()
+    with pytest.raises(RouterError, match=r"could not be used: .*[Cc]onnect.* \[mlflow\] tracking_uri and artifacts"):
+        log_training(record_around(bundle, key="another"), settings=settings)
+
+
+@pytest.fixture
+def wire(mlflow_server: MlflowServer) -> Iterator[Wire]:
+    wire = Wire(mlflow_server.port, b"PUT /api/2.0/mlflow-artifacts")
+    yield wire
+    wire.close()
+
+
+@pytest.mark.slow
+@pytest.mark.e2e
+def test_a_server_that_goes_away_in_the_middle_is_an_error_and_the_run_is_completed_later(
+    own_names: MlflowSettings, wire: Wire, bundle: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = own_names.model_copy(update={"tracking_uri": wire.url})
+    record, began = record_around(bundle), time.monotonic()
+    with pytest.raises(RouterError, match=r"could not be used.*tracking_uri"):
+        log_training(record, settings=settings)
+    assert wire.broken.is_set()
+    assert time.monotonic() - began < 30
+    half = _client(own_names).get_run(begin_run(record.name, record.key, own_names))
+    assert half.info.status != "FINISHED"
+
+    wire.mend()
+    assert log_training(record, settings=settings) == half.info.run_id
+    assert alias_version("challenger", settings=own_names) == record.name
+    assert capfd.readouterr().out == "", "what MLflow says would end up in the output of commands"
+
+
+@pytest.mark.slow
+def test_a_bundle_that_is_damaged_is_not_recorded(mlflow_local: MlflowSettings, bundle: Path, tmp_path: Path) -> None:
+    damaged = renamed(bundle, "router-2026-02-03.1", tmp_path)
+    (damaged / "policy.json").write_text("{}")
+    with pytest.raises(BundleCorrupt):
+        log_training(replace(record_around(bundle), bundle=damaged), settings=mlflow_local)
+    assert alias_version("challenger", settings=mlflow_local) is None
+
+
+def test_importing_the_module_does_not_import_mlflow() -> None:
+    code = "import sys, router_ml_training.tracking_outbox; sys.exit(bool({'mlflow', 'matplotlib'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def _client(settings: MlflowSettings) -> Any:
     import mlflow
 
-    client = mlflow.MlflowClient(settings.tracking_uri)
-    run = client.get_run(first)
-    assert run.info.run_name == "router-2026-11-22.1"
-    assert run.data.params == {"learner": "linear", "seed": "0"}
-    assert run.data.metrics == {"apgr": 0.66, "apgr_low": 0.64, "apgr_high": 0.68}
-    assert run.data.tags["undefined.cs_97"] == "no point reaches 97 %"
-    assert (run.data.tags["data.digest"], run.data.tags["simulated"]) == ("ab" * 32, "true")
-    dataset = run.inputs.dataset_inputs[0].dataset
-    assert (dataset.name, dataset.digest) == ("log", "ab" * 18)
-    stored = {item.path for folder in ("", "figures") for item in client.list_artifacts(first, folder)}
-    assert {"figures/cost_quality.png", "figures/cost_quality.svg", "report.html"} <= stored
-
-    champion, challenger = (client.get_model_version_by_alias("r", alias) for alias in ("champion", "challenger"))
-    assert (champion.run_id, challenger.run_id) == (first, second)
-    mlflow.set_tracking_uri(settings.tracking_uri)
-    model = mlflow.onnx.load_model("models:/r@champion")
-    assert model.SerializeToString() == graph()
-    signature = mlflow.models.get_model_info("models:/r@champion").signature
-    assert [(spec.name, spec.shape, str(spec.type)) for spec in signature.inputs.inputs] == [
-        ("dense", (-1, N_DENSE), "float32"),
-        ("ids", (-1, -1), "int64"),
-        ("counts", (-1, -1), "float32"),
-    ]
-    outputs = [(spec.name, spec.shape) for spec in signature.outputs.inputs]
-    assert outputs == [("adequacy", (-1, 2)), ("output_tokens", (-1, 2))]
-    with pytest.raises(UnknownName, match="registered no version"):
-        set_alias("champion", "0" * 32, settings=settings)
-
-
-def test_a_server_that_does_not_answer_is_an_error_within_seconds():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]  # bound, not listening: connections are refused
-        began = time.monotonic()
-        with pytest.raises(RouterError, match=r"cannot be reached.*tracking_uri"):
-            log_training(record(), settings=MlflowSettings(tracking_uri=f"http://user:secret@127.0.0.1:{port}"))
-    assert time.monotonic() - began < 5
-
-
-def test_a_password_is_never_shown():
-    with pytest.raises(RouterError) as caught:
-        log_training(record(), settings=MlflowSettings(tracking_uri="http://user:secret@127.0.0.1:1"))
-    assert "secret" not in str(caught.value)
-
-
-def test_a_database_folder_that_cannot_be_made_is_an_error(tmp_path: Path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(RouterError, match="cannot be reached"):
-        log_training(record(), settings=MlflowSettings(tracking_uri=f"sqlite:///{tmp_path}/file/sub/mlflow.db"))
-
-
-@pytest.mark.slow
-def test_a_file_that_is_no_database_is_an_error(tmp_path: Path):
-    (tmp_path / "mlflow.db").write_bytes(b"not a database" * 100)
-    with pytest.raises(RouterError, match="not a database"):
-        log_training(record(), settings=MlflowSettings(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db"))
-
-
-def test_importing_the_module_does_not_import_mlflow():
-    code = "import sys, router_ml_training.tracking; sys.exit('mlflow' in sys.modules or 'matplotlib' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    return mlflow.MlflowClient(settings.tracking_uri)

@@ -21,13 +21,26 @@ from router_ml.features.answer import (
 )
 from router_ml.schema import Attempt, Interaction, Request
 
-__all__ = ["MAX_ANSWERS", "AnswerCollector", "Answers", "joined_answers", "no_answers", "stack_answers"]
+__all__ = [
+    "EVERY_PLACE",
+    "MAX_ANSWERS",
+    "AnswerCollector",
+    "AnswerMaterial",
+    "Answers",
+    "below",
+    "common_ceiling",
+    "joined_answers",
+    "no_answers",
+    "stack_answers",
+]
 
 F32: TypeAlias = NDArray[np.float32]
 I64: TypeAlias = NDArray[np.int64]
 
 # About 150 MB of features; more answers than this teach a verifier little, and cost minutes.
 MAX_ANSWERS = 40_000
+# One more than the place of any key.
+EVERY_PLACE = 2**64
 _CHECKED = [i for i, name in enumerate(ANSWER_NAMES) if name.startswith("form.check_")]
 
 
@@ -96,9 +109,8 @@ def stack_answers(rows: Sequence[int], tiers: Sequence[int], features: Sequence[
     return Answers(np.array(rows, np.int64), np.array(tiers, np.int64), dense, text)
 
 
-def joined_answers(first: Answers, second: Answers) -> Answers:
-    """Return the answers of two datasets whose rows follow each other; the second's are numbered accordingly."""
-    parts = (first, second)
+def joined_answers(*parts: Answers) -> Answers:
+    """Return the answers of datasets whose rows follow each other; those after the first are numbered accordingly."""
     return Answers(
         np.concatenate([one.row for one in parts]),
         np.concatenate([one.tier for one in parts]),
@@ -106,6 +118,43 @@ def joined_answers(first: Answers, second: Answers) -> Answers:
         vstack([one.text for one in parts], format="csr"),
         np.concatenate([one.unread for one in parts]),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerMaterial:
+    """The answers of some rows that a verifier could learn from, of which those below a ceiling were looked at.
+
+    `rows` (m,) int64, rising, has a row as often as it has such answers. `answers` are those of the rows whose place is
+    below `ceiling`; a row's place is its key, counted from 0.
+    """
+
+    rows: I64
+    ceiling: int
+    answers: Answers
+
+
+def common_ceiling(keys: I64, limit: int = MAX_ANSWERS) -> int:
+    """Return the highest ceiling, 2**64 halved so and so often, with at most `limit` answers below it.
+
+    Args:
+        keys: The key of each answer's row, (m,).
+        limit: How many answers to keep.
+    """
+    places, ceiling = np.sort(_places(keys)), EVERY_PLACE
+    while np.searchsorted(places, np.uint64(ceiling - 1), side="right") > limit:
+        ceiling //= 2
+    return ceiling
+
+
+def below(keys: I64, ceiling: int) -> NDArray[np.bool_]:
+    """Return whose place is below a ceiling, (n,), from keys (n,)."""
+    # The ceiling itself may be one more than a place can be.
+    return np.asarray(_places(keys) <= np.uint64(ceiling - 1), np.bool_)
+
+
+def _places(keys: I64) -> NDArray[np.uint64]:
+    # The same as adding 2**63, which int64 has no room for.
+    return np.asarray(keys, np.int64).view(np.uint64) ^ np.uint64(2**63)
 
 
 class AnswerCollector:
@@ -117,13 +166,15 @@ class AnswerCollector:
     Args:
         tiers: Tier names, cheapest first.
         limit: How many answers to keep.
+        ceiling: Answers of keys above it, counted from 0, are not looked at.
     """
 
-    def __init__(self, tiers: Sequence[str], limit: int = MAX_ANSWERS) -> None:
+    def __init__(self, tiers: Sequence[str], limit: int = MAX_ANSWERS, ceiling: int = EVERY_PLACE) -> None:
         self._position = {name: i for i, name in enumerate(tiers[:-1])}
         self._limit = limit
-        self._ceiling = 2**64
-        self._places = array("Q")
+        self._ceiling = ceiling
+        self._keys = array("q")
+        self._rows = array("q")
         self._kept: list[tuple[int, int, int, AnswerFeatures]] = []
 
     def add(self, key: int, item: Interaction, known: NDArray[np.bool_]) -> None:
@@ -134,37 +185,49 @@ class AnswerCollector:
             item: The interaction.
             known: Whether anything is known of the tier's outcome, (K,).
         """
-        row, place = len(self._places), key + 2**63
-        self._places.append(place)
-        if place >= self._ceiling:
+        row, place = len(self._keys), key + 2**63
+        self._keys.append(key)
+        last = self._readable(item, known)
+        self._rows.extend([row] * len(last))
+        if place >= self._ceiling or not last:
             return
-        last: dict[int, AnswerFeatures] = {}
         request = item.to_request()
-        for attempt in item.attempts:
-            tier = self._position.get(attempt.tier)
-            if tier is None or attempt.error is not None or not known[tier]:
-                continue
-            features = _features(request, attempt)
-            if features is not None:
-                last[tier] = features
-        self._kept += [(row, tier, place, features) for tier, features in sorted(last.items())]
+        self._kept += [(row, tier, place, _features(request, attempt)) for tier, attempt in sorted(last.items())]
         while len(self._kept) > self._limit:
             self._ceiling //= 2
             self._kept = [one for one in self._kept if one[2] < self._ceiling]
 
-    def collected(self) -> Answers:
-        """Return what was kept, by row."""
+    def material(self) -> AnswerMaterial:
+        """Return all that was found, and what was looked at."""
         kept = sorted(self._kept, key=lambda one: one[:2])
         answers = stack_answers([one[0] for one in kept], [one[1] for one in kept], [one[3] for one in kept])
-        places = np.frombuffer(self._places, np.uint64) if self._places else np.zeros(0, np.uint64)
-        # The ceiling itself is one more than a place can be.
-        return replace(answers, unread=np.flatnonzero(places > np.uint64(self._ceiling - 1)))
+        return AnswerMaterial(np.array(self._rows, np.int64), self._ceiling, answers)
+
+    def collected(self) -> Answers:
+        """Return what was kept, by row."""
+        keys = np.array(self._keys, np.int64)
+        return replace(self.material().answers, unread=np.flatnonzero(~below(keys, self._ceiling)))
+
+    def _readable(self, item: Interaction, known: NDArray[np.bool_]) -> dict[int, Attempt]:
+        # Of several answers of one tier, the last.
+        has_text = bool(item.request.messages)
+        return {
+            tier: attempt
+            for attempt in item.attempts
+            if attempt.error is None
+            and (tier := self._position.get(attempt.tier)) is not None
+            and known[tier]
+            and _is_readable(attempt, has_text=has_text)
+        }
 
 
-def _features(request: Request, attempt: Attempt) -> AnswerFeatures | None:
-    """Return the features of an attempt's answer, None where the log has neither the text nor usable features."""
+def _is_readable(attempt: Attempt, *, has_text: bool) -> bool:
+    """Return whether the log has the text of an attempt's answer, or features of it that can be used."""
     if attempt.features is not None:
-        return answer_from_stored(attempt.features)
-    if not request.messages or (attempt.response is None and not attempt.tool_calls):
-        return None
-    return featurize_answer(request, answer_of_attempt(attempt))
+        return answer_from_stored(attempt.features) is not None
+    return has_text and (attempt.response is not None or bool(attempt.tool_calls))
+
+
+def _features(request: Request, attempt: Attempt) -> AnswerFeatures:
+    stored = None if attempt.features is None else answer_from_stored(attempt.features)
+    return featurize_answer(request, answer_of_attempt(attempt)) if stored is None else stored

@@ -17,10 +17,13 @@ from router_ml_training.evaluation.calibration_metrics import Reliability, calib
 from router_ml_training.evaluation.curves import Swept, curve_of, price_sweep, share_sweep
 from router_ml_training.evaluation.metrics import Figure, cs, curve_metrics, random_cs
 from router_ml_training.evaluation.outcomes import Curve, Outcomes
+from router_ml_training.evaluation.report import Slice
 from router_ml_training.evaluation.strategies import Strategy, measure, random_mix, strategy_of, vacuity
 from router_ml_training.frontier import price_grid
+from router_ml_training.judgements import Judgements, judgements_of
 from router_ml_training.plans import Taken, act, grid_of
 from router_ml_training.scored import Scored
+from router_ml_training.slice_figures import slice_figures
 
 __all__ = ["Assessment", "assess", "headline"]
 
@@ -34,7 +37,8 @@ class Assessment:
     """The held-out result of one run.
 
     `estimated` says that the outcomes of untried tiers were filled in by the model itself, so that the figures are
-    its own opinion. `vacuous` holds the reason why the saving proves nothing, if there is one.
+    its own opinion. `vacuous` holds the reason why the saving proves nothing, if there is one. `slices` begin with all
+    requests; `judgements` is None where there is no verifier.
     """
 
     quality: float
@@ -53,6 +57,8 @@ class Assessment:
     calibration: Mapping[str, Mapping[str, Figure]]
     ece: float | None
     score: F64
+    slices: tuple[Slice, ...] = ()
+    judgements: Judgements | None = None
 
     @property
     def router(self) -> Strategy:
@@ -83,9 +89,13 @@ def assess(
         # APGR and CPT speak of a share of calls, so they stay those of the scores before the call.
         metrics = [metric for metric in curve_metrics() if not metric.name.startswith(("apgr", "cpt"))]
         figures |= curve_figures(swept, outcomes, rng=rng, metrics=metrics, draws=draws, groups=group)
-    router = _operating(test.taken(policy, quality).rows(rows), outcomes, rng, draws, group)
+    taken = test.taken(policy, quality).rows(rows)
+    router = _operating(taken, outcomes, rng, draws, group)
     calibration, curves = _calibration(test, rng, draws)
     errors = [ece(test.adequacy[known, t], test.dataset.quality[known, t]) for t, known in _known(test) if known.any()]
+    baselines = baseline_sweeps(outcomes, test.dataset.dense[rows, _LENGTH], rng=rng)
+    strategies = (router, *_constants(policy.ladder.names, outcomes, router, rng, draws, group))
+    spent = taken.quality(outcomes), taken.cost(outcomes)
     return Assessment(
         quality=quality,
         tiers=policy.ladder.names,
@@ -95,17 +105,16 @@ def assess(
         estimated=not test.dataset.complete[rows].all(),
         outcomes=outcomes,
         curve=curve_of(swept, outcomes),
-        baselines={
-            name: curve_of(sweep, outcomes)
-            for name, sweep in baseline_sweeps(outcomes, test.dataset.dense[rows, _LENGTH], rng=rng).items()
-        },
+        baselines={name: curve_of(sweep, outcomes) for name, sweep in baselines.items()},
         figures=figures,
-        strategies=(router, *_constants(policy.ladder.names, outcomes, router, rng, draws, group)),
+        strategies=strategies,
         vacuous=vacuity(outcomes, router, quality),
         reliability=curves,
         calibration=calibration,
         ece=float(np.mean(errors)) if errors else None,
         score=adequacy[:, outcomes.best_tier] - adequacy[:, 0],
+        slices=slice_figures(test.dataset.rows(rows), router, *spent, outcomes, rng=rng, draws=draws),
+        judgements=judgements_of(test, policy, quality=quality),
     )
 
 

@@ -15,6 +15,7 @@ from router_ml_training.dataset import Dataset, joined
 from router_ml_training.encoder import fit_encoder
 from router_ml_training.evaluation.compare import Choice, one_standard_error
 from router_ml_training.learners import LEARNERS, SIMPLICITY, USES_MAP
+from router_ml_training.learners.boosting import Grow, grow_here
 from router_ml_training.splits import group_folds
 from router_ml_training.tasks import AdequacyModel, cross_fit_adequacy, fit_adequacy
 
@@ -56,6 +57,7 @@ def compete(
     *,
     seed: int,
     num_threads: int = 1,
+    grow: Grow = grow_here,
     on_start: Callable[[str], None] = lambda _: None,
 ) -> Competition:
     """Fit candidates and compare them by the log loss of what is known on rows they were not fitted on.
@@ -72,6 +74,7 @@ def compete(
         learners: Names of candidates.
         seed: For the learners and the folds.
         num_threads: Threads a learner may use.
+        grow: Boosts trees.
         on_start: Told the name of each candidate before it is fitted.
 
     Raises:
@@ -97,10 +100,12 @@ def compete(
         learner = LEARNERS.load(name)
         if folded:
             models[name], adequacy[name] = cross_fit_adequacy(
-                fitted, fold, encoder, learner, seed=seed, num_threads=num_threads
+                fitted, fold, encoder, learner, seed=seed, num_threads=num_threads, grow=grow
             )
         else:
-            models[name] = fit_adequacy(fitted, held_out, encoder, learner, seed=seed, num_threads=num_threads)
+            models[name] = fit_adequacy(
+                fitted, held_out, encoder, learner, seed=seed, num_threads=num_threads, grow=grow
+            )
             adequacy[name] = models[name].predict(encoder.encode(held_out))
     return Competition(models, choose(adequacy, held_out, order), fitted, held_out, adequacy)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeAlias
@@ -13,14 +12,14 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, vstack
 
 from router_ml.errors import DataError
-from router_ml.features import N_BUCKETS, FeatureBatch, Features, featurize, from_stored, stack, text_of
+from router_ml.features import N_BUCKETS, FeatureBatch, Features, stack
 from router_ml.schema import Interaction
-from router_ml_training.answers import AnswerCollector, Answers, joined_answers, no_answers
-from router_ml_training.columns import Bags, Columns
-from router_ml_training.labels import Evidence, evidence_of, thin_retries, thin_rule_refusals
+from router_ml_training.answers import Answers, below, joined_answers, no_answers
+from router_ml_training.blocks import PER_ROW, BlockBuilder, RowBlock, Stratum
+from router_ml_training.labels import Evidence, thin_retries, thin_rule_refusals
 from router_ml_training.reliability import measure_reliability, soften
 
-__all__ = ["Dataset", "build_dataset", "joined"]
+__all__ = ["Dataset", "build_dataset", "facts_of", "joined"]
 
 F32: TypeAlias = NDArray[np.float32]
 F64: TypeAlias = NDArray[np.float64]
@@ -44,10 +43,6 @@ _PER_ROW = (
     "share",
 )
 _EVIDENCE = tuple(field.name for field in fields(Evidence))
-_NOT_WORD = re.compile(r"\W+")
-# What the pattern and lower-casing do to a character, for every byte; only ASCII is read through it.
-_ASCII_WORDS = bytes(ord(char.lower()) if char.isalnum() or char == "_" else ord(" ") for char in map(chr, range(128)))
-_ASCII_WORDS += bytes(128)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,58 +139,82 @@ def build_dataset(interactions: Iterable[Interaction], tiers: Sequence[str]) -> 
     Raises:
         DataError: When no interaction is left, or none says anything about any tier.
     """
-    bags, columns, answers = Bags(), Columns(), AnswerCollector(tiers)
-    policies: dict[tuple[str | None, str], int] = {}
-    digest = hashlib.sha256()
-    simulated, dated, n_calls, n_broken = False, True, 0, 0
+    builder = BlockBuilder(tiers)
     for item in interactions:
-        features = from_stored(item.features) if item.features else featurize(item.to_request())
-        bags.add(features.ids, features.counts)
-        evidence = evidence_of(item, tiers)
-        # What runs in the background is judged by others, and at another rate, than what clients see.
-        stratum = policies.setdefault((item.policy_version, item.mode), len(policies))
-        numbers = _stable_number(_group_key(item)), _stable_number(item.id), item.ts.timestamp(), stratum
-        drawn = *_first_draw(item, tiers), *_ran_beside(item)
-        answers.add(numbers[1], item, ~np.isnan(evidence.quality))
-        said = [getattr(evidence, name) for name in _EVIDENCE]
-        columns.add(features.dense, features.input_tokens, *numbers, *drawn, *said)
-        simulated = simulated or bool(item.tags.get("simulated"))
-        dated = dated and not item.tags.get("ts_assigned")
-        n_calls += len(item.attempts)
-        n_broken += sum(attempt.error is not None for attempt in item.attempts)
-        digest.update(item.id.encode())
-        digest.update(evidence.quality.tobytes())
-    text, gathered = bags.matrix(N_BUCKETS), list(columns.arrays())
-    if not gathered:
+        builder.add(item)
+    block = builder.built()
+    facts = facts_of([block], tiers)
+    unread = np.flatnonzero(~below(block.key, block.material.ceiling))
+    return replace(facts, text=block.text, answers=replace(block.material.answers, unread=unread))
+
+
+def facts_of(blocks: Sequence[RowBlock], tiers: Sequence[str], *, silent: bool = False) -> Dataset:
+    """Return the rows of blocks as one dataset, without words and answers.
+
+    Args:
+        blocks: In the order of the log.
+        tiers: Tier names, cheapest first.
+        silent: Whether rows that say nothing about some tier will do, for whoever does not learn from them.
+
+    Raises:
+        DataError: When there is no row, or none says anything about any tier.
+    """
+    if not sum(map(len, blocks)):
         raise DataError("the log holds no interaction: it is empty, or everything in it was left out")
-    dense, input_tokens, group, keys, ts, strata, action, propensity, beside, share, *all_said = gathered
-    known = Evidence(*all_said)
-    quality, soft = _outcomes(known, strata, _draws(keys, len(tiers)))
+    known = Evidence(*(_column([getattr(block.evidence, name) for block in blocks]) for name in _EVIDENCE))
+    row = {name: _column([getattr(block, name) for block in blocks]) for name in PER_ROW}
+    quality, soft = _outcomes(known, _strata(blocks), _draws(row["key"], len(tiers)))
     dataset = Dataset(
-        tuple(tiers),
-        dense,
-        text,
-        input_tokens,
-        quality,
-        known.escalated,
-        known.cost_usd,
-        known.output_tokens,
-        group,
-        ts,
-        action,
-        propensity,
-        digest.hexdigest()[:16],
-        simulated,
-        dated,
-        soft,
-        known.settled,
-        keys,
-        beside,
-        share,
-        answers.collected(),
+        tiers=tuple(tiers),
+        dense=row["dense"],
+        text=_no_words(len(quality)),
+        input_tokens=row["input_tokens"],
+        quality=quality,
+        escalated=known.escalated,
+        cost_usd=known.cost_usd,
+        output_tokens=known.output_tokens,
+        group=row["group"],
+        ts=row["ts"],
+        action=row["action"],
+        propensity=row["propensity"],
+        digest=_digest(row["key"], known),
+        simulated=bool(row["simulated"].any()),
+        dated=not row["assigned"].any(),
+        soft=soft,
+        settled=known.settled,
+        key=row["key"],
+        beside=row["beside"],
+        share=row["share"],
     )
-    _refuse_unlearnable(dataset, broken=0 < n_calls == n_broken)
+    if not silent:
+        _refuse_unlearnable(dataset, broken=0 < int(row["calls"].sum()) == int(row["broken"].sum()))
     return dataset
+
+
+def _no_words(n: int) -> csr_array:
+    nothing = np.zeros(0, np.float32), np.zeros(0, np.int32), np.zeros(n + 1, np.int32)
+    return csr_array(nothing, shape=(n, N_BUCKETS))
+
+
+def _column(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _strata(blocks: Sequence[RowBlock]) -> NDArray[np.int64]:
+    # Every block has counted the policies it met; together they are counted again.
+    numbers: dict[Stratum, int] = {}
+    found = [
+        np.array([numbers.setdefault(name, len(numbers)) for name in block.strata], np.int64)[block.stratum]
+        for block in blocks
+    ]
+    return np.concatenate(found)
+
+
+def _digest(keys: NDArray[np.int64], known: Evidence) -> str:
+    digest = hashlib.sha256(keys.tobytes())
+    for name in _EVIDENCE:
+        digest.update(getattr(known, name).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _outcomes(known: Evidence, stratum: NDArray[np.int64], draw: F64) -> tuple[F64, F64]:
@@ -229,51 +248,7 @@ def _refuse_unlearnable(dataset: Dataset, *, broken: bool) -> None:
         )
 
 
-def _first_draw(item: Interaction, tiers: Sequence[str]) -> tuple[int, list[float]]:
-    """Return the tier that the log's policy drew (-1: none) and the probability it gave each tier (NaN: unknown)."""
-    # A client that asked for one tier by name left the policy nothing to draw.
-    drawn = item.mode == "live" and item.attempts and len(item.candidates) != 1
-    first = item.attempts[0].tier if drawn else None
-    known = first in tiers and bool(item.propensity)
-    return (
-        tiers.index(first) if first in tiers else -1,
-        [item.propensity.get(name, 0.0) if known else float("nan") for name in tiers],
-    )
-
-
-def _ran_beside(item: Interaction) -> tuple[int, float]:
-    """Return the key of the decision that an audit ran beside (0: none), and the probability of the audit."""
-    live, share = item.tags.get("beside"), item.tags.get("share")
-    if item.mode != "audit" or not isinstance(live, str):
-        return 0, float("nan")
-    chance = float(share) if isinstance(share, (int, float)) and 0.0 < share <= 1.0 else float("nan")
-    return _stable_number(live), chance
-
-
-def _group_key(item: Interaction) -> str:
-    if item.session_id is not None:
-        return f"session {item.session_id}"
-    for message in reversed(item.request.messages):
-        if message.get("role") == "user":
-            words = _words(text_of(message.get("content")))
-            if not words:  # a picture alone: equal words would say nothing
-                break
-            return "prompt " + hashlib.sha256(words).hexdigest()[:16]
-    return f"id {item.id}"
-
-
-def _words(text: str) -> bytes:
-    """Return the words in lower case, single spaces between them."""
-    if text.isascii():  # the same, at a tenth of the cost
-        return b" ".join(text.encode("ascii").translate(_ASCII_WORDS).split())
-    return _NOT_WORD.sub(" ", text.lower()).strip().encode("utf-8", "surrogatepass")
-
-
 def _draws(keys: NDArray[np.int64], n_tiers: int) -> F64:
     # One number in [0, 1) per row and tier, from the row's own key: a longer log draws the same ones.
     draws: F64 = (keys[:, None] / 2.0**64 + 0.5 + np.arange(n_tiers) * 0.6180339887498949) % 1.0
     return draws
-
-
-def _stable_number(key: str) -> int:
-    return int.from_bytes(hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()[:8], "big", signed=True)

@@ -23,7 +23,7 @@ from router_ml_training.scored import Scored
 from router_ml_training.tasks import AdequacyModel
 from router_ml_training.tokens import TokenModel
 
-__all__ = ["ParityReport", "check_parity", "to_onnx"]
+__all__ = ["TOLERANCE", "ParityReport", "check_parity", "to_onnx"]
 
 F64: TypeAlias = NDArray[np.float64]
 F32: TypeAlias = NDArray[np.float32]

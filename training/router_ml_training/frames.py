@@ -18,9 +18,12 @@ from router_ml.schema import SCHEMA, Attempt, Interaction, StoredFeatures, parse
 
 __all__ = [
     "INTERACTION_SCHEMA",
+    "dump",
     "from_frame",
+    "message_row",
     "read_batches",
     "read_parquet",
+    "to_frame",
     "to_records",
     "write_parquet",
 ]
@@ -118,6 +121,17 @@ def to_records(frame: pl.DataFrame) -> Iterator[dict[str, Any]]:
             yield _record(dict(zip(names, row, strict=True)))
 
 
+def to_frame(interactions: Sequence[Interaction]) -> pl.DataFrame:
+    """Return interactions as a frame of `INTERACTION_SCHEMA`; for many, use Parquet.
+
+    Raises:
+        DataError: When a number does not fit its column.
+    """
+    frame = pl.from_arrow(_to_table(interactions, _arrow_schema()))
+    assert isinstance(frame, pl.DataFrame)  # noqa: S101  a table never becomes a Series
+    return frame
+
+
 def write_parquet(path: Path, interactions: Iterable[Interaction]) -> int:
     """Write interactions to one Parquet file (zstd), holding one row group in memory at a time.
 
@@ -202,10 +216,10 @@ def _row(item: Interaction) -> dict[str, Any]:
         "tenant": item.tenant,
         "feature": item.feature,
         "use_case": item.use_case,
-        "tags": _dump(item.tags),
-        "messages": [_message_row(message) for message in item.request.messages],
-        "tools": _dump(item.request.tools),
-        "response_format": _dump(item.request.response_format),
+        "tags": dump(item.tags),
+        "messages": [message_row(message) for message in item.request.messages],
+        "tools": dump(item.request.tools),
+        "response_format": dump(item.request.response_format),
         "max_tokens": item.request.max_tokens,
         "features": _features_row(item.features),
         "policy_version": item.policy_version,
@@ -218,7 +232,8 @@ def _row(item: Interaction) -> dict[str, Any]:
     }
 
 
-def _message_row(message: dict[str, Any]) -> dict[str, Any]:
+def message_row(message: dict[str, Any]) -> dict[str, Any]:
+    """Return one message as the frame holds it."""
     role, content = message.get("role"), message.get("content")
     # Keys in this order only, so that a log that was read back is the same to the byte.
     if list(message) == ["role", "content"] and isinstance(role, str) and isinstance(content, str):
@@ -226,14 +241,14 @@ def _message_row(message: dict[str, Any]) -> dict[str, Any]:
     return {
         "role": role if isinstance(role, str) else None,
         "content": content if isinstance(content, str) else None,
-        "json": _dump(message),
+        "json": dump(message),
     }
 
 
 def _attempt_row(attempt: Attempt) -> dict[str, Any]:
     return {
         **vars(attempt),
-        "tool_calls": _dump(attempt.tool_calls or None),
+        "tool_calls": dump(attempt.tool_calls or None),
         "verdicts": [vars(verdict) for verdict in attempt.verdicts],
     }
 
@@ -269,7 +284,8 @@ def _message(row: dict[str, Any]) -> Any:
 
 
 # pydantic's JSON keeps NaN and integers of any size, which the faster orjson does not.
-def _dump(value: object) -> str | None:
+def dump(value: object) -> str | None:
+    """Return a value as JSON as a log holds it; None for None."""
     return None if value is None else to_json(value, inf_nan_mode="constants").decode()
 
 

@@ -44,7 +44,8 @@ class GateReport:
     """Whether the challenger may be promoted, and why.
 
     `loss` compares log losses of what is known of requests easy and hard alike, `regret` what the two policies' choices
-    were worth on rows whose every outcome is known; None where too few are.
+    were worth on rows whose every outcome is known; None where too few are. `spent` is what the challenger's choices
+    cost more there, as a share of what always the best tier costs.
     """
 
     passed: bool
@@ -53,10 +54,16 @@ class GateReport:
     n_rows: int
     loss: Difference | None = None
     regret: Difference | None = None
+    spent: Difference | None = None
 
 
 def compare(
-    challenger: Scored, policy: PolicySpec, champion: Bundle | None, ladder: Ladder, *, quality: float
+    challenger: Scored,
+    policy: PolicySpec,
+    champion: Bundle | None,
+    ladder: Ladder,
+    *,
+    quality: float,
 ) -> GateReport:
     """Compare on the held-out time slice, each side deciding as it would in service.
 
@@ -85,7 +92,7 @@ def compare(
         log_loss(challenger.adequacy[known], free[known]) - log_loss(theirs.adequacy[known], free[known]),
         test.group[known],
     )
-    regret, short = _choices(challenger, policy, theirs, champion.policy, quality)
+    regret, short, spent = _choices(challenger, policy, theirs, champion.policy, quality)
     faults = []
     if loss.worse:
         faults.append(f"its log loss is {loss.mean:.4f} higher (standard error {loss.standard_error:.4f})")
@@ -95,24 +102,24 @@ def compare(
         faults.append(f"its quality is {short.mean:.4f} below the {quality:.4g} asked for, and the champion's is not")
     if faults:
         reason = f"worse than {version} on {len(known)} held-out rows: {' and '.join(faults)}"
-        return GateReport(False, reason, version, len(known), loss, regret)
+        return GateReport(False, reason, version, len(known), loss, regret, spent)
     alone = "" if regret is not None else "; too few rows have every outcome to compare choices"
     reason = f"not worse than {version} on {len(known)} held-out rows (log loss {loss.mean:+.4f}{alone})"
-    return GateReport(True, reason, version, len(known), loss, regret)
+    return GateReport(True, reason, version, len(known), loss, regret, spent)
 
 
 def _choices(
     mine: Scored, my_policy: PolicySpec, theirs: Scored, their_policy: PolicySpec, quality: float
-) -> tuple[Difference | None, Difference | None]:
+) -> tuple[Difference | None, Difference | None, Difference | None]:
     """Compare what the two policies' choices were worth; None where the outcomes would be the challenger's opinion.
 
     Returns:
-        What the challenger's choices are worth less (quality, less the challenger's price of the money spent), and how
-        far its quality is below the share asked for, the latter only where the champion's is not below it too.
+        What the challenger's choices are worth less (quality, less the challenger's price of the money spent); how far
+        its quality is below the share asked for, only where the champion's is not below it too; what it spends more.
     """
     outcomes, rows = mine.outcomes()
     if not mine.dataset.complete[rows].all():
-        return None, None
+        return None, None, None
     group = mine.dataset.group[rows]
     price = my_policy.shadow_price(quality) if my_policy.price_unit == "usd" else 0.0
     ours, other = (side.taken(spec, quality).rows(rows) for side, spec in ((mine, my_policy), (theirs, their_policy)))
@@ -120,7 +127,9 @@ def _choices(
     regret = _difference(their_worth - mine_worth, group)
     wanted = quality * outcomes.quality[:, outcomes.best_tier]
     short, champion_short = (_difference(wanted - one.quality(outcomes), group) for one in (ours, other))
-    return regret, None if champion_short.worse else short
+    bill = float(outcomes.cost[:, outcomes.best_tier].mean())
+    more = (ours.cost(outcomes) - other.cost(outcomes)) / bill if bill > 0 else np.zeros(len(rows))
+    return regret, None if champion_short.worse else short, _difference(more, group)
 
 
 def _difference(values: F64, group: NDArray[np.int64]) -> Difference:

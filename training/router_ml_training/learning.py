@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from router_ml.bundle import PolicySpec
 from router_ml.errors import DataError
@@ -17,16 +18,28 @@ from router_ml_training.certification_evidence import can_certify
 from router_ml_training.dataset import Dataset
 from router_ml_training.export import ParityReport, check_parity, to_onnx
 from router_ml_training.frontier import expected_cost, feature_bounds, solve_frontier
+from router_ml_training.learners.boosting import Grow, grow_here
 from router_ml_training.scored import Scored, reckoned_cost, score_with_models
 from router_ml_training.settings import TrainingSettings
 from router_ml_training.splits import Split, split_rows
-from router_ml_training.tasks import AdequacyModel
 from router_ml_training.tokens import TokenModel, cross_fit_tokens
 from router_ml_training.verifier_training import Judge, learn_to_judge
 
-__all__ = ["Progress", "Trained", "learn"]
+__all__ = [
+    "Fitted",
+    "Progress",
+    "SplitBy",
+    "Trained",
+    "export",
+    "fit",
+    "learn",
+    "score",
+    "split_log",
+    "trained_from",
+]
 
 Progress: TypeAlias = Callable[[str], None]
+SplitBy: TypeAlias = Literal["time", "group"]
 
 # More rows would cost minutes and gigabytes, and gain less than the figures can show.
 _TRAIN_ON, _MEASURE_ON = 120_000, 60_000
@@ -42,7 +55,7 @@ class Trained:
 
     ladder: Ladder
     split: Split
-    split_by: Literal["time", "group"]
+    split_by: SplitBy
     competition: Competition
     tokens: TokenModel
     policy: PolicySpec
@@ -68,6 +81,19 @@ class Trained:
         return self.competition.choice.name
 
 
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What is learned from train and tune rows, before it is drawn as a graph.
+
+    `judge` is the verifier, None where it did not earn its place.
+    """
+
+    competition: Competition
+    tokens: TokenModel
+    policy: PolicySpec
+    judge: Judge | None
+
+
 def learn(
     dataset: Dataset,
     ladder: Ladder,
@@ -89,20 +115,94 @@ def learn(
         DataError: When there is too little to learn from.
         ParityError: When the exported graph is not the trained model.
     """
+    split, by = split_log(dataset, ladder, settings)
+    train, tune, test = (dataset.rows(rows) for rows in (split.train, split.tune, split.test))
+    fitted = fit(train, tune, ladder, settings, price_unit=price_unit, progress=progress)
+    graph, parity = export(fitted, dataset, ladder, settings, progress=progress)
+    aside = score(dataset.rows(split.certify), fitted, ladder) if len(split.certify) else None
+    return trained_from(fitted, ladder, split, by, graph, parity, score(test, fitted, ladder), aside)
+
+
+def trained_from(
+    fitted: Fitted,
+    ladder: Ladder,
+    split: Split,
+    split_by: SplitBy,
+    graph: bytes,
+    parity: ParityReport,
+    test: Scored,
+    certify: Scored | None,
+) -> Trained:
+    """Return a finished run from its parts."""
+    return Trained(
+        ladder,
+        split,
+        split_by,
+        fitted.competition,
+        fitted.tokens,
+        fitted.policy,
+        graph,
+        parity,
+        test,
+        certify,
+        fitted.judge,
+    )
+
+
+def split_log(dataset: Dataset, ladder: Ladder, settings: TrainingSettings) -> tuple[Split, SplitBy]:
+    """Return which rows learn, tune, certify and test, and how they were told apart; words are not looked at.
+
+    Args:
+        dataset: Everything that is known; its tiers are the ladder's.
+        ladder: The tiers to learn about.
+        settings: Shares of the splits, seed.
+
+    Raises:
+        DataError: When there is too little to learn from.
+    """
     if dataset.tiers != ladder.names:
         raise DataError(f"the dataset is about {', '.join(dataset.tiers)}, the ladder has {', '.join(ladder.names)}")
-    rng = np.random.default_rng(settings.seed)
-    by: Literal["time", "group"] = "time" if dataset.dated else "group"
+    by: SplitBy = "time" if dataset.dated else "group"
     split = _split(dataset, by, settings)
-    train, tune, test = (dataset.rows(rows) for rows in (split.train, split.tune, split.test))
-    _require_every_tier(train)
+    _require_every_tier(dataset.quality[split.train], dataset.tiers)
+    return split, by
+
+
+def fit(
+    train: Dataset,
+    tune: Dataset,
+    ladder: Ladder,
+    settings: TrainingSettings,
+    *,
+    learners: Sequence[str] | None = None,
+    price_unit: PriceUnit = "usd",
+    grow: Grow = grow_here,
+    progress: Progress = lambda _: None,
+) -> Fitted:
+    """Let learners compete, learn answer lengths and the verifier, solve the policy.
+
+    Args:
+        train: Rows to learn from, with words and answers.
+        tune: Rows to calibrate, to choose and to solve the policy on.
+        ladder: Prices.
+        settings: Learners, seed, threads.
+        learners: Who competes; None: those of the settings.
+        price_unit: What the policy's shadow price is per.
+        grow: Where trees are grown.
+        progress: Told what is being done.
+
+    Raises:
+        DataError: When no outcome is known on the tune rows.
+        ParityError: When the exported verifier is not the trained one.
+    """
     competition = compete(
         train,
         tune,
-        settings.learners,
+        settings.learners if learners is None else learners,
         seed=settings.seed,
         num_threads=settings.num_threads,
         on_start=lambda name: progress(f"fitting '{name}'"),
+        grow=grow,
     )
     model = competition.winner
     fitted, held_out = competition.fitted, competition.held_out
@@ -114,33 +214,57 @@ def learn(
     judged = Scored(held_out, adequacy, cost, spent_usd=reckoned_cost(held_out, ladder))
     if len(held_out.answers):
         progress("learning to judge answers")
+    rng = np.random.default_rng(settings.seed)
     judge = learn_to_judge(judged, lengths, seed=settings.seed, num_threads=settings.num_threads, rng=rng)
     if judge is not None:
         judged = judge.on_held_out(judged)
-    policy = _policy(competition.fitted, judged, ladder, price_unit)
+    return Fitted(competition, tokens, _policy(fitted, judged, ladder, price_unit), judge)
+
+
+def export(
+    fitted: Fitted,
+    replay: Dataset,
+    ladder: Ladder,
+    settings: TrainingSettings,
+    *,
+    progress: Progress = lambda _: None,
+) -> tuple[bytes, ParityReport]:
+    """Draw the fitted models as one graph, and replay rows through both.
+
+    Args:
+        fitted: What was learned.
+        replay: Rows to replay, with words.
+        ladder: Prices, to compare decisions.
+        settings: Seed.
+        progress: Told what is being done.
+
+    Raises:
+        ParityError: When the graph is not the trained model.
+    """
     progress("exporting, with the parity gate")
-    graph = to_onnx(model, tokens)
+    model = fitted.competition.winner
+    graph = to_onnx(model, fitted.tokens)
     parity = check_parity(
         graph,
         model,
-        tokens,
-        dataset,
+        fitted.tokens,
+        replay,
         ladder=ladder,
-        shadow_price=policy.shadow_price(0.97),
-        price_unit=price_unit,
-        rng=rng,
+        shadow_price=fitted.policy.shadow_price(0.97),
+        price_unit=fitted.policy.price_unit,
+        rng=np.random.default_rng(settings.seed),
     )
-    measured = _measured(test, model, tokens, ladder, judge)
-    aside = _measured(dataset.rows(split.certify), model, tokens, ladder, judge) if len(split.certify) else None
-    return Trained(ladder, split, by, competition, tokens, policy, graph, parity, measured, aside, judge)
+    return graph, parity
 
 
-def _measured(rows: Dataset, model: AdequacyModel, tokens: TokenModel, ladder: Ladder, judge: Judge | None) -> Scored:
+def score(rows: Dataset, fitted: Fitted, ladder: Ladder) -> Scored:
+    """Return rows that nothing was learned from with what the fitted models say of them."""
+    model, tokens, judge = fitted.competition.winner, fitted.tokens, fitted.judge
     scored = score_with_models(rows, model, tokens, ladder)
     return scored if judge is None else judge.on(scored, tokens.predict(model.encoder.encode(rows)))
 
 
-def _split(dataset: Dataset, by: Literal["time", "group"], settings: TrainingSettings) -> Split:
+def _split(dataset: Dataset, by: SplitBy, settings: TrainingSettings) -> Split:
     split = split_rows(
         dataset.group,
         dataset.ts,
@@ -176,11 +300,11 @@ def _policy(train: Dataset, tune: Scored, ladder: Ladder, unit: PriceUnit) -> Po
     )
 
 
-def _require_every_tier(train: Dataset) -> None:
-    known = (~np.isnan(train.quality)).sum(axis=0)
-    silent = [name for name, count in zip(train.tiers, known, strict=True) if count == 0]
+def _require_every_tier(quality: NDArray[np.float64], tiers: tuple[str, ...]) -> None:
+    known = (~np.isnan(quality)).sum(axis=0)
+    silent = [name for name, count in zip(tiers, known, strict=True) if count == 0]
     if silent:
         raise DataError(
-            f"no outcome of {', '.join(silent)} is known in the {len(train)} interactions kept for training: "
+            f"no outcome of {', '.join(silent)} is known in the {len(quality)} interactions kept for training: "
             "collect a longer log, or audit that tier"
         )

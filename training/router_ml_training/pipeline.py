@@ -1,7 +1,7 @@
-"""Retraining as one path: learn, assess, certify, track, write the bundle, compare with the champion, promote.
+"""Training as one path: learn, assess, certify, write the bundle, track, compare with the champion, promote.
 
-Each step takes values and returns values; what touches the disk comes last and is atomic, so that an interrupted run
-leaves either nothing or a whole bundle that is not yet in service.
+What touches the disk comes last and is atomic, so that an interrupted run leaves either nothing or a whole bundle that
+is not yet in service. `retrain` takes the same functions as steps that can be resumed.
 """
 
 from __future__ import annotations
@@ -11,31 +11,60 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from router_ml.bundle import MANIFEST, Bundle, ManifestDraft, Metric, TrainedOn, load_bundle, write_bundle
+from router_ml.bundle import MANIFEST, Bundle, ManifestDraft, Metric, PolicySpec, TrainedOn, load_bundle, write_bundle
 from router_ml.errors import BundleMismatch
 from router_ml.ladder import Ladder
-from router_ml.shelf import Shelf
+from router_ml.shelf import DEFAULT, Shelf
 from router_ml_training.assessment import Assessment, assess
 from router_ml_training.certification import Terms, certify_policy, uncertified
 from router_ml_training.dataset import Dataset
+from router_ml_training.drift import TRAFFIC_KINDS, drift_between
 from router_ml_training.evaluation.certificate_record import Certification
 from router_ml_training.gate import GateReport, compare
+from router_ml_training.gates import GateLine
 from router_ml_training.learning import Progress, Trained, learn
+from router_ml_training.profile import Profile, profile_of
+from router_ml_training.scored import Scored
 from router_ml_training.settings import TrainingSettings
 
-__all__ = ["LIBRARIES", "Run", "Tracker", "metrics_of", "next_version", "promote_if_not_worse", "train_bundle"]
+__all__ = [
+    "LIBRARIES",
+    "Run",
+    "Tracker",
+    "certify_run",
+    "champion_of",
+    "measure_run",
+    "metrics_of",
+    "next_version",
+    "promote_if_not_worse",
+    "some",
+    "train_bundle",
+    "windows",
+    "write_run",
+]
 
+I64: TypeAlias = NDArray[np.int64]
+
+# Rows that sum up a window of traffic.
+_SUMMED_UP = 20_000
 LIBRARIES = ("router-ml", "numpy", "scikit-learn", "lightgbm", "onnx", "onnxruntime")
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A finished training run whose bundle is on the shelf, not yet in service."""
+    """A finished training run whose bundle is written, not yet in service.
+
+    `dataset` is everything that was read, perhaps without its words; `notes` are what the report says besides,
+    `gates` what was asked before promotion, `drift` how far the held-out window is from the one learned from (name,
+    distance, limit of each line).
+    """
 
     version: str
     bundle: Bundle
@@ -46,9 +75,12 @@ class Run:
     created: datetime
     description: str
     mlflow_run_id: str | None
+    notes: tuple[str, ...] = ()
+    gates: tuple[GateLine, ...] = ()
+    drift: tuple[tuple[str, float, float], ...] = ()
 
 
-# Records a run before its bundle is written, and returns the id the manifest should name (None: not recorded).
+# Told of a run before its bundle is written; returns the id the manifest should name (None: not recorded).
 Tracker: TypeAlias = Callable[[Trained, Assessment, Certification, Dataset, str], str | None]
 
 
@@ -76,7 +108,7 @@ def train_bundle(
         now: Time of the run; names the version.
         description: One sentence on what the data are.
         git_commit: Commit of the project that holds the configuration.
-        track: Records the run, in MLflow say.
+        track: Begins the record of the run, in MLflow say.
         progress: Told what is being done.
 
     Raises:
@@ -86,13 +118,114 @@ def train_bundle(
     """
     trained = learn(dataset, ladder, settings, progress=progress)
     progress("measuring on held-out rows")
-    rng = np.random.default_rng(settings.seed + 1)
-    assessment = assess(trained.test, trained.policy, quality=quality, n_train=trained.n_fitted, rng=rng)
+    test = trained.test
+    assessment = measure_run(test, trained.policy, settings, quality=quality, n_train=trained.n_fitted)
+    before, latest = windows(dataset.rows(some(trained.split.train, settings)), test, settings)
     progress("certifying on rows that nothing has touched")
-    certification = _certify(trained, dataset, settings, now)
+    certification = certify_run(trained.certify, dataset, trained.policy, settings, now)
     version = next_version(shelf, now)
     progress("recording the run")
     run_id = track(trained, assessment, certification, dataset, version)
+    parts = (version, trained, assessment, certification, dataset)
+    path = write_run(
+        *parts,
+        shelf.directory,
+        now=now,
+        description=description,
+        git_commit=git_commit,
+        run_id=run_id,
+        profile=latest.to_bytes(),
+    )
+    drift = tuple(drift_between(before, latest, kinds=TRAFFIC_KINDS).to_rows())
+    bundle = load_bundle(path)
+    run = Run(version, bundle, trained, assessment, certification, dataset, now, description, run_id, drift=drift)
+    return run
+
+
+def some(rows: I64, settings: TrainingSettings) -> I64:
+    """Return row numbers, at most 20,000 of them: more sum up a window of traffic no better."""
+    if len(rows) <= _SUMMED_UP:
+        return rows
+    return np.sort(np.random.default_rng(settings.seed).choice(rows, _SUMMED_UP, replace=False))
+
+
+def windows(earlier: Dataset, test: Scored, settings: TrainingSettings) -> tuple[Profile, Profile]:
+    """Sum up the window that was learned from, and the held-out one with what the model expects of it.
+
+    Args:
+        earlier: `some` of the rows that were learned from.
+        test: The held-out rows, scored.
+        settings: Seed.
+    """
+    later = some(np.arange(len(test.dataset)), settings)
+    return profile_of(earlier), profile_of(test.dataset.rows(later), test.adequacy[later])
+
+
+def measure_run(
+    test: Scored, policy: PolicySpec, settings: TrainingSettings, *, quality: float, n_train: int
+) -> Assessment:
+    """Return what a policy is worth on rows it has never seen.
+
+    Args:
+        test: The rows, scored.
+        policy: What was learned.
+        settings: Seed.
+        quality: Share of the best tier's quality that the operating point keeps.
+        n_train: Rows it was learned from, for the record.
+    """
+    return assess(test, policy, quality=quality, n_train=n_train, rng=np.random.default_rng(settings.seed + 1))
+
+
+def certify_run(
+    aside: Scored | None, dataset: Dataset, policy: PolicySpec, settings: TrainingSettings, now: datetime
+) -> Certification:
+    """Return what is proven about a policy.
+
+    Args:
+        aside: The rows that nothing has touched, scored; None where there are none.
+        dataset: Everything that was read.
+        policy: What was learned.
+        settings: What is to be proven; seed.
+        now: The certificate's date.
+    """
+    terms = Terms(settings.certify_loss, settings.certify_confidence, settings.certify_slice_loss)
+    if aside is None:
+        return uncertified(dataset, policy, terms)
+    return certify_policy(aside, policy, date=now, rng=np.random.default_rng(settings.seed + 2), terms=terms)
+
+
+def write_run(
+    version: str,
+    trained: Trained,
+    assessment: Assessment,
+    certification: Certification,
+    dataset: Dataset,
+    directory: Path,
+    *,
+    now: datetime,
+    description: str,
+    git_commit: str | None,
+    run_id: str | None,
+    profile: bytes | None = None,
+) -> Path:
+    """Write a run's bundle and return its folder.
+
+    Args:
+        version: Its version.
+        trained: What was learned.
+        assessment: What it is worth.
+        certification: What is proven.
+        dataset: Everything that was read.
+        directory: Where the bundle goes.
+        now: Time of the run.
+        description: One sentence on what the data are.
+        git_commit: Commit of the project that holds the configuration.
+        run_id: The MLflow run.
+        profile: What the traffic looked like.
+
+    Raises:
+        BundleError: When the bundle cannot be written.
+    """
     draft = ManifestDraft(
         version=version,
         created=now,
@@ -105,22 +238,14 @@ def train_bundle(
         libraries={name: importlib.metadata.version(name) for name in LIBRARIES},
         simulated=dataset.simulated,
     )
-    path = write_bundle(
-        shelf.directory,
+    return write_bundle(
+        directory,
         manifest=draft,
         policy=trained.policy,
         model=trained.graph,
         verifier=None if trained.judge is None else trained.judge.graph,
+        profile=profile,
     )
-    return Run(version, load_bundle(path), trained, assessment, certification, dataset, now, description, run_id)
-
-
-def _certify(trained: Trained, dataset: Dataset, settings: TrainingSettings, now: datetime) -> Certification:
-    terms = Terms(settings.certify_loss, settings.certify_confidence, settings.certify_slice_loss)
-    if trained.certify is None:
-        return uncertified(dataset, trained.policy, terms)
-    rng = np.random.default_rng(settings.seed + 2)
-    return certify_policy(trained.certify, trained.policy, date=now, rng=rng, terms=terms)
 
 
 def promote_if_not_worse(run: Run, shelf: Shelf, *, now: datetime) -> GateReport:
@@ -141,22 +266,37 @@ def promote_if_not_worse(run: Run, shelf: Shelf, *, now: datetime) -> GateReport
     return report
 
 
-def _gate(run: Run, shelf: Shelf) -> GateReport:
-    name = shelf.champion()
-    path = shelf.champion_path()  # the default bundle before the first promotion
+def champion_of(shelf: Shelf, version: str | None = None) -> Bundle | GateReport | None:
+    """Return the bundle in service; None when there is none; a passed gate where it cannot be compared with.
+
+    Args:
+        shelf: Where it is.
+        version: Who is taken for the champion, `DEFAULT` for the default bundle; None: who is in service.
+
+    Raises:
+        BundleCorrupt: When it is damaged.
+    """
+    version = version or shelf.champion() or DEFAULT  # the default bundle before the first promotion
+    path = shelf.path_in_service(version)
     try:
-        champion = load_bundle(path) if (path / MANIFEST).exists() else None
+        return load_bundle(path) if (path / MANIFEST).exists() else None
     except BundleMismatch as error:
         # Made by another release: the service of this one cannot serve it either.
-        return GateReport(True, f"the champion cannot be served any more: {error}", name, 0)
+        return GateReport(True, f"the champion cannot be served any more: {error}", version, 0)
+
+
+def _gate(run: Run, shelf: Shelf) -> GateReport:
+    champion = champion_of(shelf)
+    if isinstance(champion, GateReport):
+        return champion
     trained = run.trained
     return compare(trained.test, trained.policy, champion, trained.ladder, quality=run.assessment.quality)
 
 
 def next_version(shelf: Shelf, now: datetime) -> str:
-    """Return the day's next free version, such as `router-2026-11-20.3`."""
+    """Return the day's next version, such as `router-2026-11-20.3`, which nothing was called before, on this shelf."""
     stem = f"router-{now.astimezone(UTC):%Y-%m-%d}."
-    taken = [entry.version.removeprefix(stem) for entry in shelf.versions() if entry.version.startswith(stem)]
+    taken = [version.removeprefix(stem) for version in shelf.names() if version.startswith(stem)]
     return f"{stem}{max((int(number) for number in taken if number.isdigit()), default=0) + 1}"
 
 

@@ -1,26 +1,32 @@
-"""A run as it is remembered: its report for people, its record in MLflow."""
+"""A run as it is remembered: its report for people, its record in MLflow, at once or when MLflow can be reached."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
+from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
+
+import numpy as np
 
 from router_ml.errors import RouterError
-from router_ml.features import DENSE_NAMES
 from router_ml_training.assessment import Assessment
 from router_ml_training.dataset import Dataset
 from router_ml_training.evaluation.certificate_record import Certification
-from router_ml_training.evaluation.metrics import Figure
-from router_ml_training.evaluation.report import ModelFacts, ReportData, render_report
+from router_ml_training.evaluation.figures_review import Importance
+from router_ml_training.evaluation.report import ModelFacts, ReportData
+from router_ml_training.gates import GateLine
+from router_ml_training.importance import importance_of, model_chances
 from router_ml_training.learning import Trained
 from router_ml_training.pipeline import Run, Tracker
 from router_ml_training.reporting import data_facts, few_rows_note, report_data
+from router_ml_training.run_record import run_key, training_record
 from router_ml_training.settings import MlflowSettings, TrainingSettings
 from router_ml_training.tasks import forms
-from router_ml_training.tracking import DataRecord, TrainingRecord, log_training, set_alias
+from router_ml_training.tracking import begin_run, log_gates, log_training, set_alias
+from router_ml_training.tracking_outbox import flush_outbox, keep_alias, keep_gates, keep_run
 
-__all__ = ["mlflow_tracker", "name_champion", "report_of_run"]
+__all__ = ["mlflow_tracker", "name_champion", "record_gates", "record_kept", "record_run", "report_of_run"]
 
 _log = logging.getLogger(__name__)
 
@@ -28,84 +34,140 @@ _log = logging.getLogger(__name__)
 def report_of_run(run: Run, *, title: str = "Router training run", draw: bool = True) -> ReportData:
     """Return what the report of a finished run says; its pictures take a while, and the terminal needs none."""
     model = ModelFacts(run.trained.learner, run.version, run.mlflow_run_id, _model_facts(run.trained))
-    run_of = (run.trained, run.assessment, run.certification, run.dataset)
-    return _report(*run_of, run.created, run.description, model, title, draw=draw)
-
-
-def mlflow_tracker(settings: MlflowSettings, training: TrainingSettings, now: datetime, description: str) -> Tracker:
-    """Return a function that records a run in MLflow.
-
-    When MLflow cannot be reached the run goes on without it: a warning says so, and the manifest names no run.
-    """
-
-    def track(
-        trained: Trained, assessment: Assessment, certification: Certification, dataset: Dataset, version: str
-    ) -> str | None:
-        model = ModelFacts(trained.learner, version, None, _model_facts(trained))
-        report = _report(trained, assessment, certification, dataset, now, description, model, "Router training run")
-        record = TrainingRecord(
-            name=version,
-            params={**_params(training), "learner": trained.learner, "split_by": trained.split_by},
-            metrics={**_metrics(assessment, trained), **certification.figures()},
-            data=DataRecord("interactions", dataset.digest, len(dataset), description),
-            model=trained.graph,
-            tiers=trained.ladder.names,
-            n_dense=len(DENSE_NAMES),
-            requirements=tuple(f"{name}=={importlib.metadata.version(name)}" for name in ("numpy", "onnxruntime")),
-            pictures=report.pictures,
-            report_html=render_report(report),
-            tags={
-                "verdict": trained.competition.choice.verdict,
-                "certificate": certification.verdict,
-                "simulated": str(dataset.simulated).lower(),
-                "dataset_digest": dataset.digest,
-            },
-        )
-        try:
-            return log_training(record, settings=settings)
-        except RouterError as error:
-            _log.warning("the run is not recorded in MLflow: %s", error)
-            return None
-
-    return track
-
-
-def name_champion(run_id: str | None, settings: MlflowSettings) -> None:
-    """Point MLflow's alias `champion` at the run whose bundle was promoted (None: it was not recorded there).
-
-    The shelf has switched already: when MLflow cannot be reached, a warning says so and nothing else happens.
-    """
-    if run_id is None:
-        return
-    try:
-        set_alias("champion", run_id, settings=settings)
-    except RouterError as error:
-        _log.warning("MLflow's alias 'champion' stays where it was: %s", error)
-
-
-def _report(
-    trained: Trained,
-    assessment: Assessment,
-    certification: Certification,
-    dataset: Dataset,
-    created: datetime,
-    description: str,
-    model: ModelFacts,
-    title: str,
-    *,
-    draw: bool = True,
-) -> ReportData:
+    trained, assessment = run.trained, run.assessment
+    importance: tuple[Importance, ...] = ()
+    if draw:
+        predict, rng = model_chances(trained.competition.winner), np.random.default_rng(0)
+        importance = importance_of(trained.test, trained.policy, predict, quality=assessment.quality, rng=rng)
     return report_data(
         assessment,
         title=title,
-        created=created,
-        data=data_facts(dataset, assessment, description),
+        created=run.created,
+        data=data_facts(run.dataset, assessment, run.description),
         model=model,
         choice=trained.competition.choice,
-        certification=certification,
-        notes=few_rows_note(trained.n_solved),
+        certification=run.certification,
+        notes=(*few_rows_note(trained.n_solved), *run.notes),
+        importance=importance,
+        gates=run.gates,
+        drift=run.drift,
         draw=draw,
     )
+
+
+def mlflow_tracker(settings: MlflowSettings, created: datetime) -> Tracker:
+    """Return a function that begins a run in MLflow, so that the bundle's manifest can name it.
+
+    When MLflow cannot be reached the training goes on without it: a warning says so, and the manifest names no run.
+    """
+
+    def begin(
+        _trained: Trained, _assessment: Assessment, _certification: Certification, dataset: Dataset, version: str
+    ) -> str | None:
+        try:
+            return begin_run(version, run_key(version, dataset.digest, created), settings)
+        except RouterError as error:
+            _log.warning("the run cannot be begun in MLflow: %s", error)
+            return None
+
+    return begin
+
+
+def record_run(
+    run: Run,
+    training: TrainingSettings,
+    settings: MlflowSettings,
+    outbox: Path,
+    *,
+    report: ReportData | None = None,
+    gates: Sequence[GateLine] = (),
+    key: str | None = None,
+) -> str | None:
+    """Record a finished run in MLflow, after those that wait in the outbox; it waits there when that cannot be done.
+
+    Args:
+        run: The run, its bundle written.
+        training: `[training]`.
+        settings: `[mlflow]`.
+        outbox: Where runs wait that MLflow has not been told of.
+        report: Its report with pictures, where it is drawn already.
+        gates: What the gates said of its bundle, as far as they were asked.
+        key: What the run was begun under; None: its `run_key`.
+
+    Returns:
+        The id of the MLflow run; None when it waits in the outbox.
+
+    Raises:
+        RouterError: When it can neither be recorded nor kept.
+    """
+    key = key or run_key(run.version, run.dataset.digest, run.created)
+    record = training_record(run, training, report or report_of_run(run), key=key)
+    try:
+        flush_outbox(settings, outbox)
+        run_id = log_training(record, settings=settings, run_id=run.mlflow_run_id)
+        if gates:
+            log_gates(run_id, gates, settings=settings)
+    except RouterError as error:
+        kept = keep_run(record, outbox)
+        if gates:
+            keep_gates(run.version, key, gates, outbox)
+        _log.warning("the run is not recorded in MLflow: %s. It waits in %s for the next run", error, kept)
+        return None
+    return run_id
+
+
+def record_kept(settings: MlflowSettings, outbox: Path) -> None:
+    """Record what waits in the outbox; a warning says so where MLflow cannot be reached, and it goes on waiting."""
+    try:
+        flush_outbox(settings, outbox)
+    except RouterError as error:
+        _log.warning("earlier runs are not recorded in MLflow until the next run: %s", error)
+
+
+def record_gates(
+    version: str, key: str, run_id: str | None, lines: Sequence[GateLine], settings: MlflowSettings, outbox: Path
+) -> None:
+    """Record what the gates said of a run's bundle, once the run is recorded; both wait where MLflow is not reached.
+
+    Args:
+        version: The bundle's.
+        key: The key of its run.
+        run_id: Its MLflow run; None: found by the key.
+        lines: One per gate.
+        settings: `[mlflow]`.
+        outbox: Where they wait.
+
+    Raises:
+        RouterError: When they can neither be recorded nor kept.
+    """
+    try:
+        if not (outbox / version).exists():
+            log_gates(run_id or begin_run(version, key, settings), lines, settings=settings)
+            return
+    except RouterError as error:
+        _log.warning("what the gates said is not recorded in MLflow until the next run: %s", error)
+    keep_gates(version, key, lines, outbox)
+
+
+def name_champion(version: str, settings: MlflowSettings, outbox: Path, *, run_id: str | None = None) -> None:
+    """Point MLflow's alias `champion` at a bundle that was promoted.
+
+    The shelf has switched already: where MLflow cannot be reached, a warning says so and the next run does it.
+
+    Args:
+        version: The bundle's.
+        settings: `[mlflow]`.
+        outbox: Where the wish waits.
+        run_id: The bundle's MLflow run: another machine may have registered a bundle of the same name.
+
+    Raises:
+        RouterError: When that can neither be done nor kept.
+    """
+    try:
+        set_alias("champion", version, settings=settings, run_id=run_id)
+    except RouterError as error:
+        keep_alias("champion", version, outbox)
+        _log.warning("MLflow's alias 'champion' stays where it was until the next run: %s", error)
 
 
 def _model_facts(trained: Trained) -> dict[str, str]:
@@ -116,20 +178,3 @@ def _model_facts(trained: Trained) -> dict[str, str]:
         "parity": f"{parity.n_rows:,} rows, largest difference {parity.max_difference:.1e}, no decision flipped",
         "split": f"by {trained.split_by}",
     }
-
-
-def _params(training: TrainingSettings) -> dict[str, str | int | float | bool]:
-    return {
-        name: ",".join(value) if isinstance(value, tuple) else value for name, value in training.model_dump().items()
-    }
-
-
-def _metrics(assessment: Assessment, trained: Trained) -> dict[str, Figure]:
-    metrics = dict(assessment.figures)
-    metrics["quality_kept"] = assessment.router.quality_kept
-    metrics["saving"] = assessment.router.saving
-    for tier, figures in assessment.calibration.items():
-        metrics |= {f"{name}_{tier}": figure for name, figure in figures.items()}
-    for candidate in trained.competition.choice.candidates:
-        metrics[f"loss_{candidate.name}"] = Figure(candidate.loss)
-    return metrics

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import numpy as np
 
+from router_ml.shelf import Shelf
 from router_ml_training.assessment import Assessment
 from router_ml_training.dataset import Dataset
 from router_ml_training.evaluation.bootstrap import curve_figures
@@ -14,10 +16,18 @@ from router_ml_training.evaluation.certificate_record import Certification
 from router_ml_training.evaluation.compare import Choice
 from router_ml_training.evaluation.curves import price_sweep
 from router_ml_training.evaluation.figures import cost_quality, reliability_diagram, score_histogram, tier_mix
+from router_ml_training.evaluation.figures_review import (
+    Importance,
+    drift_chart,
+    feature_importance,
+    slice_table,
+    verifier_confusion,
+)
 from router_ml_training.evaluation.metrics import Figure
 from router_ml_training.evaluation.report import DataFacts, ModelFacts, ReportData
+from router_ml_training.gates import GateLine
 
-__all__ = ["data_facts", "few_rows_note", "report_data"]
+__all__ = ["data_facts", "few_rows_note", "gate_lines", "report_data"]
 
 # Prices found on fewer rows miss the quality asked for by several points.
 _FEW_ROWS = 1000
@@ -33,9 +43,33 @@ def report_data(
     choice: Choice | None,
     certification: Certification | None = None,
     notes: tuple[str, ...] = (),
+    importance: Sequence[Importance] = (),
+    gates: Sequence[GateLine] = (),
+    drift: Sequence[tuple[str, float, float]] = (),
     draw: bool = True,
 ) -> ReportData:
-    """Gather everything a report says, and draw its pictures unless it is only told."""
+    """Gather everything a report says, and draw its pictures unless it is only told.
+
+    Args:
+        assessment: What the router is worth on rows it has never seen.
+        title: Heading of the page.
+        created: When it is made.
+        data: What it was measured on.
+        model: What was measured.
+        choice: How the learner was chosen; None when nothing was compared.
+        certification: What is proven; None when nothing was to be.
+        notes: Further sentences for the reader.
+        importance: What each feature is worth; none leaves its picture out.
+        gates: The gates before promotion; none leaves their table out.
+        drift: Name, shift and allowed shift of each feature; none leaves the picture out.
+        draw: Whether to draw pictures.
+    """
+    pictures: tuple[Picture, ...] = ()
+    if draw:
+        pictures = (
+            *_pictures(assessment, simulated=data.simulated),
+            *_review_pictures(assessment, importance, drift, simulated=data.simulated),
+        )
     return ReportData(
         title=title,
         created=created,
@@ -50,9 +84,11 @@ def report_data(
         vacuous=assessment.vacuous,
         choice=choice,
         calibration=assessment.calibration,
-        pictures=_pictures(assessment, simulated=data.simulated) if draw else (),
+        pictures=pictures,
         data=data,
         model=model,
+        slices=assessment.slices,
+        gates=tuple(gates),
         notes=(*notes, *_cautions(assessment)),
         estimated=assessment.estimated,
         certification=certification,
@@ -71,6 +107,11 @@ def data_facts(dataset: Dataset, assessment: Assessment, description: str) -> Da
         last=datetime.fromtimestamp(float(times.max()), UTC) if times.size else None,
         simulated=dataset.simulated,
     )
+
+
+def gate_lines(shelf: Shelf, version: str) -> tuple[GateLine, ...]:
+    """Return the gates that a version went through before promotion, as the shelf keeps them; none where none ran."""
+    return tuple(GateLine(**line) for line in shelf.gates(version))
 
 
 def few_rows_note(n_solved: int) -> tuple[str, ...]:
@@ -137,6 +178,30 @@ def _pictures(assessment: Assessment, *, simulated: bool) -> tuple[Picture, ...]
         score_histogram(assessment.score, title=f"How much more adequate {best} is expected to be", simulated=simulated)
     )
     return tuple(pictures)
+
+
+def _review_pictures(
+    assessment: Assessment,
+    importance: Sequence[Importance],
+    drift: Sequence[tuple[str, float, float]],
+    *,
+    simulated: bool,
+) -> list[Picture]:
+    pictures = []
+    if importance:
+        title = "What the router looks at, shuffled one by one"
+        pictures.append(feature_importance(importance, title=title, simulated=simulated))
+    if len(assessment.slices) > 1:
+        title = "What each part of the traffic keeps and saves"
+        pictures.append(slice_table(assessment.slices, quality=assessment.quality, title=title, simulated=simulated))
+    judged = assessment.judgements
+    if judged is not None:
+        title = "What the verifier lets through"
+        pictures.append(verifier_confusion(judged.tiers, rule=judged.rule, title=title, simulated=simulated))
+    if drift:
+        title = "What has shifted since training"
+        pictures.append(drift_chart(drift, title=title, simulated=simulated))
+    return pictures
 
 
 def _cautions(assessment: Assessment) -> tuple[str, ...]:

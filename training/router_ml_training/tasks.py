@@ -29,6 +29,7 @@ from router_ml_training.censored import (
 from router_ml_training.dataset import Dataset
 from router_ml_training.encoder import Design, Encoder
 from router_ml_training.learners import linear
+from router_ml_training.learners.boosting import Grow, grow_here
 from router_ml_training.learners.calibration import Platt, fit_platt
 from router_ml_training.learners.parts import HasParts, draw_logits
 from router_ml_training.learners.protocol import Fit, Head, Learner
@@ -128,7 +129,14 @@ class AdequacyModel:
 
 
 def fit_adequacy(
-    train: Dataset, tune: Dataset, encoder: Encoder, learner: Learner, *, seed: int, num_threads: int = 1
+    train: Dataset,
+    tune: Dataset,
+    encoder: Encoder,
+    learner: Learner,
+    *,
+    seed: int,
+    num_threads: int = 1,
+    grow: Grow = grow_here,
 ) -> AdequacyModel:
     """Fit one head per tier on the train rows and calibrate it on the tune rows.
 
@@ -139,14 +147,22 @@ def fit_adequacy(
         learner: The learner of every head.
         seed: For whatever the learner draws.
         num_threads: Threads the learner may use.
+        grow: Boosts trees.
     """
-    work = _Work(train, encoder, encoder.encode(train), learner, _forms(train, learner), seed, num_threads)
+    work = _Work(train, encoder, encoder.encode(train), learner, _forms(train, learner), seed, num_threads, grow)
     model = work.fit(np.arange(len(train)))
     return _calibrated(model, model.logits(encoder.encode(tune)), tune)
 
 
 def cross_fit_adequacy(
-    data: Dataset, fold: NDArray[np.int64], encoder: Encoder, learner: Learner, *, seed: int, num_threads: int = 1
+    data: Dataset,
+    fold: NDArray[np.int64],
+    encoder: Encoder,
+    learner: Learner,
+    *,
+    seed: int,
+    num_threads: int = 1,
+    grow: Grow = grow_here,
 ) -> tuple[AdequacyModel, F64]:
     """Fit on all rows, and calibrate on scores that every row got from models that had not seen it.
 
@@ -157,11 +173,12 @@ def cross_fit_adequacy(
         learner: The learner of every head.
         seed: For whatever the learner draws.
         num_threads: Threads the learner may use.
+        grow: Boosts trees.
 
     Returns:
         The model, and the calibrated held-out adequacy of every row, (n, K).
     """
-    work = _Work(data, encoder, encoder.encode(data), learner, _forms(data, learner), seed, num_threads)
+    work = _Work(data, encoder, encoder.encode(data), learner, _forms(data, learner), seed, num_threads, grow)
     logits = np.zeros((len(data), len(data.tiers)))
     for number in np.unique(fold):
         unseen = np.flatnonzero(fold == number)
@@ -181,6 +198,7 @@ class _Work:
     forms: tuple[Form, ...]
     seed: int
     num_threads: int
+    grow: Grow
 
     def fit(self, index: NDArray[np.int64]) -> AdequacyModel:
         """Fit uncalibrated heads on some of the rows; by EM where the evidence on them is uncertain."""
@@ -211,6 +229,7 @@ class _Work:
             self.seed + t,
             self.num_threads,
             part.ts[lesson.rows] if part.dated else None,
+            self.grow,
         )
         return self.learner(fit)
 

@@ -18,7 +18,7 @@ from router_ml_training.dataset import Dataset
 from router_ml_training.evaluation.bounds import TESTS, check_shares
 from router_ml_training.evaluation.certificate import Certificate, Step
 from router_ml_training.evaluation.certificate_record import Certification
-from router_ml_training.reading import Log, read_dataset
+from router_ml_training.reading import read_dataset
 from router_ml_training.scored import score_with_bundle
 from router_ml_training.sources import SOURCES
 
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     bundle = named_bundle(bench, args.bundle)
     ladder = bench.config.ladder or bundle.ladder
     with steps() as progress:
-        dataset = read_dataset([Log(location, args.source) for location in args.logs], ladder, progress=progress)
+        dataset = read_dataset([bench.log(location, args.source) for location in args.logs], ladder, progress=progress)
         progress("scoring")
         scored = score_with_bundle(dataset, bundle, ladder)
         progress("certifying")

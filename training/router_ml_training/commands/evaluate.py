@@ -15,11 +15,15 @@ from router_ml.errors import UsageError
 from router_ml_training.assessment import Assessment, assess, headline
 from router_ml_training.commands.workbench import Workbench, open_workbench, steps
 from router_ml_training.dataset import Dataset
+from router_ml_training.drift import TRAFFIC_KINDS, drift_between
+from router_ml_training.evaluation.figures_review import Importance
 from router_ml_training.evaluation.report import ModelFacts, ReportData, summary_table
+from router_ml_training.importance import bundle_chances, importance_of
 from router_ml_training.learning import Progress
 from router_ml_training.offpolicy_report import offpolicy_report
+from router_ml_training.profile import load_profile, profile_of
 from router_ml_training.reading import Log, read_dataset
-from router_ml_training.reporting import data_facts, report_data
+from router_ml_training.reporting import data_facts, gate_lines, report_data
 from router_ml_training.scored import Scored, score_with_bundle
 from router_ml_training.sources import SOURCES
 
@@ -38,7 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_inputs(parser: argparse.ArgumentParser) -> None:
     """Declare what is measured on what, for every command that measures a bundle."""
-    parser.add_argument("logs", nargs="+", metavar="LOG", help="log files, such as what `router-ml ingest` wrote")
+    parser.add_argument(
+        "logs",
+        nargs="*",
+        metavar="LOG",
+        help="log files, such as what `router-ml ingest` wrote (default: the event store)",
+    )
     parser.add_argument("--source", default="native", help=f"kind of log: {', '.join(SOURCES)} (default: %(default)s)")
     parser.add_argument("--bundle", metavar="VERSION", help="version on the shelf, or a folder (default: the champion)")
     parser.add_argument("--quality", type=float, help="share of the best tier's quality to keep (default: [policy])")
@@ -65,6 +74,16 @@ def evaluate(args: argparse.Namespace, *, draw: bool = True) -> tuple[Bundle, As
             n_train=case.bundle.manifest.trained_on.n_interactions,
             rng=np.random.default_rng(case.bench.training.seed),
         )
+        importance: tuple[Importance, ...] = ()
+        if draw:
+            progress("shuffling features")
+            importance = importance_of(
+                case.scored,
+                case.bundle.policy,
+                bundle_chances(case.bundle),
+                quality=case.quality,
+                rng=np.random.default_rng(case.bench.training.seed),
+            )
     bundle, dataset = case.bundle, case.scored.dataset
     report = report_data(
         assessment,
@@ -74,6 +93,9 @@ def evaluate(args: argparse.Namespace, *, draw: bool = True) -> tuple[Bundle, As
         model=ModelFacts(bundle.manifest.learner, bundle.version, bundle.manifest.mlflow_run_id),
         choice=None,
         notes=_own_log(dataset, bundle),
+        importance=importance,
+        drift=_shifts(bundle, case.scored) if draw else (),
+        gates=gate_lines(case.bench.shelf, bundle.version),
         draw=draw,
     )
     return bundle, assessment, report
@@ -106,11 +128,23 @@ def _case(args: argparse.Namespace, progress: Progress) -> _Case:
     bench = open_workbench(args)
     bundle = named_bundle(bench, args.bundle)
     ladder = bench.config.ladder or bundle.ladder
-    logs = tuple(Log(location, args.source) for location in args.logs)
+    # What the service recorded, where nothing else is named.
+    named = [(location, args.source) for location in args.logs] or [(bench.config.store.url, "store")]
+    logs = tuple(bench.log(location, source) for location, source in named)
     dataset = read_dataset(logs, ladder, progress=progress)
     progress("scoring")
     scored = score_with_bundle(dataset, bundle, ladder)
     return _Case(bench, bundle, logs, scored, args.quality or bench.config.policy.quality)
+
+
+def _shifts(bundle: Bundle, scored: Scored) -> list[tuple[str, float, float]]:
+    """Return how far the log is from what the bundle learned from; nothing where it does not say what that was."""
+    reference = load_profile(bundle.path)
+    if reference is None:
+        return []
+    current = profile_of(scored.dataset, scored.adequacy)
+    # Another policy than the one that wrote the training log changes the rest, whatever the traffic does.
+    return drift_between(reference, current, kinds=TRAFFIC_KINDS).to_rows()
 
 
 def _own_log(dataset: Dataset, bundle: Bundle) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
-    parser.add_argument("logs", nargs="+", metavar="FILE", help="file, folder, pattern, or URL of an event store")
+    parser.add_argument("logs", nargs="+", metavar="FILE", help="file, folder, pattern, s3:// or event store URL")
     parser.add_argument("--source", default="native", help=f"kind of log: {', '.join(SOURCES)} (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="the Parquet file to write")
     parser.add_argument("--tiers", help="for --source outcomes: whose outcomes each tier has, small=MODEL,large=MODEL")
@@ -74,6 +74,7 @@ def _options(config: Config, args: argparse.Namespace) -> SourceOptions:
         tiers=parse_tiers(args.tiers) if args.tiers else {},
         adequate_bar=training.adequate_bar,
         ladder=None if args.source == "outcomes" else config.ladder,
+        objects=config.objects,
     )
 
 

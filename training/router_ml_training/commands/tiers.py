@@ -9,7 +9,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from router_ml.bundle import Bundle, ManifestDraft, Metric, PolicySpec, TrainedOn, write_bundle
+from router_ml.bundle import PROFILE, Bundle, ManifestDraft, Metric, PolicySpec, TrainedOn, write_bundle
 from router_ml.cli.output import emit, table
 from router_ml.errors import UsageError
 from router_ml.ladder import Ladder, Tier, price_of
@@ -19,7 +19,7 @@ from router_ml_training.dataset import Dataset
 from router_ml_training.gate import GateReport, compare
 from router_ml_training.joining import compare_choices, join_tier
 from router_ml_training.pipeline import LIBRARIES, next_version
-from router_ml_training.reading import Log, read_dataset
+from router_ml_training.reading import read_dataset
 from router_ml_training.repricing import Solved, carried_over, common_factor, solved_again
 from router_ml_training.sources import SOURCES
 from router_ml_training.tier_graph import GRAPH_FILE, VERIFIER_FILE, reordered
@@ -107,7 +107,7 @@ def _add(args: argparse.Namespace, bench: Workbench, bundle: Bundle) -> int:
     if args.promote:
         _require_configured(bench, ladder)
     with steps() as progress:
-        logs = [Log(location, args.source) for location in args.outcomes]
+        logs = [bench.log(location, args.source) for location in args.outcomes]
         dataset = read_dataset(logs, ladder, progress=progress)
         progress("fitting the new head")
         joined = join_tier(bundle, tier.name, ladder, dataset, seed=bench.training.seed)
@@ -118,7 +118,8 @@ def _add(args: argparse.Namespace, bench: Workbench, bundle: Bundle) -> int:
         draft = _draft(bundle, version, now, _trained_on(bundle, dataset, described), f"tier {tier.name}")
         metrics = {f"quality_{tier.name}": Metric.model_validate(quality_record(joined))}
         draft = draft.model_copy(update={"metrics": metrics, "simulated": draft.simulated or dataset.simulated})
-        write_bundle(bench.shelf.directory, manifest=draft, policy=joined.solved.policy, model=joined.graph)
+        policy, graph = joined.solved.policy, joined.graph
+        write_bundle(bench.shelf.directory, manifest=draft, policy=policy, model=graph, profile=_profile_of(bundle))
     promoted = args.promote and verdict.passed
     if promoted:
         bench.shelf.promote(version, reason=f"tier {tier.name} added: {verdict.reason}", now=now)
@@ -142,7 +143,7 @@ def _reprice(args: argparse.Namespace, bench: Workbench, bundle: Bundle) -> int:
         return 0
     gate: GateReport | None = None  # the very same decisions need none
     if args.log:
-        solved, trained_on = _solved_on_logs(args, bundle, ladder)
+        solved, trained_on = _solved_on_logs(args, bench, bundle, ladder)
         policy, how, gate = solved.policy, solved_on(solved), _gate(args, bench, bundle, solved)
     else:
         policy, trained_on = carried_over(bundle.policy, ladder), bundle.manifest.trained_on
@@ -153,7 +154,8 @@ def _reprice(args: argparse.Namespace, bench: Workbench, bundle: Bundle) -> int:
     # A verifier knows the tiers by their place in the ladder.
     kept = bundle.verifier is not None and ladder.names == bundle.ladder.names
     judging = (bundle.path / VERIFIER_FILE).read_bytes() if kept else None
-    write_bundle(bench.shelf.directory, manifest=draft, policy=policy, model=graph, verifier=judging)
+    profile = _profile_of(bundle)
+    write_bundle(bench.shelf.directory, manifest=draft, policy=policy, model=graph, verifier=judging, profile=profile)
     promoted = args.promote and (gate is None or gate.passed)
     if promoted:
         why = "" if gate is None else f": {gate.reason}"
@@ -174,6 +176,11 @@ def _reprice(args: argparse.Namespace, bench: Workbench, bundle: Bundle) -> int:
     return 1 if refused else 0
 
 
+def _profile_of(bundle: Bundle) -> bytes | None:
+    # The heads that know its traffic are the same. Prices, and who is asked first, are not held against it.
+    return (bundle.path / PROFILE).read_bytes() if PROFILE in bundle.manifest.files else None
+
+
 def _gate(args: argparse.Namespace, bench: Workbench, bundle: Bundle, solved: Solved) -> GateReport:
     # On the rows it was solved on: nothing but the policy changed, and that keeps a standard error to spare.
     assert solved.scored is not None  # noqa: S101  what `solved_again` returns has them
@@ -183,8 +190,10 @@ def _gate(args: argparse.Namespace, bench: Workbench, bundle: Bundle, solved: So
     return compare(solved.scored, solved.policy, champion, bench.ladder, quality=bench.config.policy.quality)
 
 
-def _solved_on_logs(args: argparse.Namespace, bundle: Bundle, ladder: Ladder) -> tuple[Solved, TrainedOn]:
-    logs = [Log(location, args.source) for location in args.log]
+def _solved_on_logs(
+    args: argparse.Namespace, bench: Workbench, bundle: Bundle, ladder: Ladder
+) -> tuple[Solved, TrainedOn]:
+    logs = [bench.log(location, args.source) for location in args.log]
     with steps() as progress:
         dataset = read_dataset(logs, ladder, progress=progress)
         progress("solving the policy")

@@ -16,12 +16,13 @@ from router_ml_training.commands.workbench import (
     steps,
     write_page,
 )
-from router_ml_training.evaluation.report import render_report, summary_table
+from router_ml_training.evaluation.report import ReportData, render_report, summary_table
 from router_ml_training.learning import Progress
 from router_ml_training.pipeline import Run, train_bundle
 from router_ml_training.reading import Log, read_dataset, ripe_before
-from router_ml_training.records import mlflow_tracker, name_champion, report_of_run
+from router_ml_training.records import mlflow_tracker, name_champion, record_run, report_of_run
 from router_ml_training.sources import SOURCES
+from router_ml_training.tracking_outbox import outbox_of
 
 __all__ = ["add_arguments", "run", "train_on"]
 
@@ -35,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-mlflow", action="store_true", help="do not record the run in MLflow")
 
 
-def train_on(logs: Sequence[Log], bench: Workbench, *, now: datetime, mlflow: bool, progress: Progress) -> Run:
+def train_on(
+    logs: Sequence[Log], bench: Workbench, *, now: datetime, mlflow: bool, draw: bool, progress: Progress
+) -> tuple[Run, ReportData]:
     """Read logs, train on them under a configuration, and put the bundle on the shelf.
 
     Args:
@@ -43,12 +46,16 @@ def train_on(logs: Sequence[Log], bench: Workbench, *, now: datetime, mlflow: bo
         bench: The configuration.
         now: Time of the run.
         mlflow: Whether the run is recorded there.
+        draw: Whether the report has pictures; what is recorded has them in any case.
         progress: Told what is being done.
+
+    Returns:
+        The run, and its report.
     """
     described = ", ".join(map(str, logs))
     ripe = ripe_before(now, bench.training.maturity_s)
     dataset = read_dataset(logs, bench.ladder, ripe_before=ripe, progress=progress)
-    return train_bundle(
+    run = train_bundle(
         dataset,
         bench.ladder,
         bench.training,
@@ -57,22 +64,30 @@ def train_on(logs: Sequence[Log], bench: Workbench, *, now: datetime, mlflow: bo
         now=now,
         description=described,
         git_commit=git_commit(),
-        track=mlflow_tracker(bench.mlflow, bench.training, now, described) if mlflow else (lambda *_: None),
+        track=mlflow_tracker(bench.mlflow, now) if mlflow else (lambda *_: None),
         progress=progress,
     )
+    report = report_of_run(run, draw=mlflow or draw)
+    if mlflow:
+        progress("recording the run in MLflow")
+        record_run(run, bench.training, bench.mlflow, outbox_of(bench.shelf.directory), report=report)
+    return run, report
 
 
 def run(args: argparse.Namespace) -> int:
     """Train, put the bundle on the shelf, print what it is worth on held-out rows."""
     bench = open_workbench(args)
     now = datetime.now(UTC)
-    logs = [Log(location, args.source) for location in args.logs]
+    logs = [bench.log(location, args.source) for location in args.logs]
     with steps() as progress:
-        finished = train_on(logs, bench, now=now, mlflow=not args.no_mlflow, progress=progress)
+        finished, report = train_on(
+            logs, bench, now=now, mlflow=not args.no_mlflow, draw=args.report is not None, progress=progress
+        )
     if args.promote:
         bench.shelf.promote(finished.version, reason="promoted by `router-ml train --promote`", now=now)
-        name_champion(finished.mlflow_run_id, bench.mlflow)
-    report = report_of_run(finished, draw=args.report is not None)
+        if not args.no_mlflow:
+            outbox = outbox_of(bench.shelf.directory)
+            name_champion(finished.version, bench.mlflow, outbox, run_id=finished.mlflow_run_id)
     if args.report:
         write_page(args.report, render_report(report))
     record = {

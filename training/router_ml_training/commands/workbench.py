@@ -18,7 +18,8 @@ from router_ml.errors import ConfigError, UsageError
 from router_ml.ladder import Ladder
 from router_ml.shelf import Shelf
 from router_ml_training.learning import Progress
-from router_ml_training.settings import MlflowSettings, TrainingSettings
+from router_ml_training.reading import Log
+from router_ml_training.settings import GatesSettings, MlflowSettings, TrainingSettings
 
 __all__ = ["Workbench", "file_to_write", "git_commit", "open_workbench", "steps", "write_page"]
 
@@ -30,6 +31,7 @@ class Workbench:
     config: Config
     training: TrainingSettings
     mlflow: MlflowSettings
+    gates: GatesSettings
     shelf: Shelf
 
     @property
@@ -46,6 +48,10 @@ class Workbench:
             )
         return self.config.ladder
 
+    def log(self, location: str, source: str = "native") -> Log:
+        """Return a log, and with it how `[objects]` reaches it."""
+        return Log(location, source, self.config.objects)
+
 
 def open_workbench(args: argparse.Namespace) -> Workbench:
     """Read and check the configuration that `args.config` names."""
@@ -55,6 +61,7 @@ def open_workbench(args: argparse.Namespace) -> Workbench:
         config,
         parse_section(TrainingSettings, sections["training"], where=config.source, prefix="training."),
         parse_section(MlflowSettings, sections["mlflow"], where=config.source, prefix="mlflow."),
+        parse_section(GatesSettings, sections["gates"], where=config.source, prefix="gates."),
         Shelf(config.models_dir),
     )
 

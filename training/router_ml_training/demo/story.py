@@ -32,9 +32,11 @@ from router_ml_training.demo.replay import replay
 from router_ml_training.demo.traffic import Traffic, judge_background, send
 from router_ml_training.evaluation.report import ModelFacts, ReportData, render_report, summary_table
 from router_ml_training.evaluation.strategies import measure, random_mix, vacuity
-from router_ml_training.reporting import data_facts, report_data
+from router_ml_training.importance import bundle_chances, importance_of
+from router_ml_training.reporting import data_facts, gate_lines, report_data
 from router_ml_training.scored import score_with_bundle
 from router_ml_training.simulate.outcomes import OutcomeTable
+from router_ml_training.slice_figures import slice_figures
 from router_ml_training.sources import Reject, SourceOptions
 from router_ml_training.sources import outcomes as outcomes_source
 
@@ -45,6 +47,7 @@ _RELOAD_S = 30.0
 _SETTLE_S = 1.0
 # Below this a first model on half of the log would be noise: the first training then takes all of it.
 _HALVE_FROM = 2000
+_DRAWS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +106,8 @@ def run_demo(table: OutcomeTable, description: str, options: DemoOptions, say: S
         )
         replace_file(config, text.encode())
         first, logs = _learn_from_the_past(parts, config, options, say)
-        traffic = _serve_and_retrain(parts, config, logs, options, say)
-    return _closing(parts, config, first, traffic, description, options, say)
+        served = _serve_and_retrain(parts, config, logs, options, say)
+    return _closing(parts, config, first, served, description, options, say)
 
 
 def _learn_from_the_past(
@@ -135,42 +138,67 @@ def _learn_from_the_past(
     return first, logs
 
 
-def _serve_and_retrain(
-    parts: Parts, config: Path, logs: Sequence[Path], options: DemoOptions, say: Say
-) -> tuple[Traffic, Traffic, dict[str, Any]]:
-    """Serve live traffic, retrain from what the service recorded, watch it reload, serve the rest."""
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """What was served before, between and after two retrainings, and what came of these."""
+
+    before: Traffic
+    after: Traffic
+    retrained: dict[str, Any]
+    again: dict[str, Any]
+
+
+def _serve_and_retrain(parts: Parts, config: Path, logs: Sequence[Path], options: DemoOptions, say: Say) -> _Served:
+    """Serve live traffic, retrain from what the service recorded, watch it reload, serve the rest, retrain again."""
     n = len(parts.live)
     before = parts.live.take(list(range(n * 3 // 4)))
     after = parts.live.take(list(range(n * 3 // 4, n)))
     rng = np.random.default_rng(options.seed + 10)
     with service(config, options.directory / "service.log") as url:
         say(f"service at {url}; the official OpenAI client sends {len(before)} requests")
-        first = send(before, url, rng=rng, progress=_every(100, say))
-        say(_told(first))
-        time.sleep(_SETTLE_S)
-        with open_store(load_config(config, {}).store.url) as store:
-            judged = judge_background(before, store.scan(), url)
-        say(f"  in the background, never shown: {judged['audit']} audits and {judged['shadow']} shadows, all judged")
-        arguments = ["retrain", "--config", str(config)]
-        for log in logs:
-            arguments += ["--log", str(log)]
-        retrained = _command(arguments, say, allowed=(0, 1))
-        verb = "promoted" if retrained["promoted"] else "not promoted"
-        say(f"  {retrained['version']} {verb}: {retrained['gate']['reason']}")
-        if retrained["promoted"]:
-            _wait_for_version(url, retrained["version"])
-            say(f"  the running service now answers with {retrained['version']}, without a restart")
+        first = _send(before, config, url, rng, _every(100, say), say)
+        retrained = _retrain(config, logs, url, say)
         say(f"{len(after)} more requests")
-        second = send(after, url, rng=rng)
-        say(_told(second))
-    return first, second, retrained
+        second = _send(after, config, url, rng, lambda _: None, say)
+        say("and again, with what has come since")
+        again = _retrain(config, logs, url, say)
+    return _Served(first, second, retrained, again)
+
+
+def _send(
+    table: OutcomeTable, config: Path, url: str, rng: np.random.Generator, progress: Callable[[int], None], say: Say
+) -> Traffic:
+    traffic = send(table, url, rng=rng, progress=progress)
+    say(_told(traffic))
+    time.sleep(_SETTLE_S)
+    with open_store(load_config(config, {}).store.url) as store:
+        judged = judge_background(table, store.scan(), url)
+    say(f"  in the background, never shown: {judged['audit']} audits and {judged['shadow']} shadows, all judged")
+    return traffic
+
+
+def _retrain(config: Path, logs: Sequence[Path], url: str, say: Say) -> dict[str, Any]:
+    arguments = ["retrain", "--config", str(config)]
+    for log in logs:
+        arguments += ["--log", str(log)]
+    retrained = _command(arguments, say, allowed=(0, 1))
+    say(f"  {retrained['why_these_learners']}")
+    verb = "promoted" if retrained["promoted"] else "not promoted"
+    say(f"  {retrained['version']} {verb}: {retrained['reason']}")
+    for gate in retrained["gates"]:
+        if not gate["passed"]:
+            say(f"  gate {gate['name']} {'failed' if gate['required'] else 'warns'}: {gate['detail']}")
+    if retrained["promoted"]:
+        _wait_for_version(url, retrained["version"])
+        say(f"  the running service now answers with {retrained['version']}, without a restart")
+    return retrained
 
 
 def _closing(
     parts: Parts,
     config: Path,
     first: dict[str, Any],
-    served: tuple[Traffic, Traffic, dict[str, Any]],
+    served: _Served,
     description: str,
     options: DemoOptions,
     say: Say,
@@ -179,11 +207,13 @@ def _closing(
     say(f"measuring the champion on {len(parts.future):,} requests that nothing has seen")
     settings = load_config(config, {})
     bundle = load_bundle(Shelf(settings.models_dir).champion_path())
-    n_train = next(run["n_train"] for run in (served[2], first) if run["version"] == bundle.version)
+    n_train = next(
+        run["n_train"] for run in (served.again, served.retrained, first) if run["version"] == bundle.version
+    )
     assessment, report = _measure(parts, bundle, settings, description, options, n_train)
     page = options.directory / "report.html"
     replace_file(page, render_report(report).encode())
-    before, after, retrained = served
+    retrained, again = served.retrained, served.again
     record = {
         "simulated": report.data.simulated,
         "logged_by": options.policy,
@@ -191,12 +221,28 @@ def _closing(
         "r": assessment.figures["cost_ratio"].value,
         **headline(assessment),
         "escalation_rate": assessment.router.escalation_rate,
-        "versions": {"first": first["version"], "retrained": retrained["version"], "champion": bundle.version},
-        "retrained": {"promoted": retrained["promoted"], "gate": retrained["gate"]["reason"]},
-        "live": {"before_retraining": before.record(), "after_retraining": after.record()},
+        "versions": {
+            "first": first["version"],
+            "retrained": retrained["version"],
+            "again": again["version"],
+            "champion": bundle.version,
+        },
+        "retrained": _promotion(retrained),
+        "retrained_again": _promotion(again),
+        "live": {"before_retraining": served.before.record(), "after_retraining": served.after.record()},
         "report": str(page),
     }
     return DemoResult(record, report, page)
+
+
+def _promotion(retrained: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "promoted": retrained["promoted"],
+        "gate": retrained["reason"],
+        "learners": retrained["learners"],
+        "steps": {step["name"]: step["state"] for step in retrained["steps"]},
+        "mlflow_run_id": retrained["mlflow_run_id"],
+    }
 
 
 def _measure(
@@ -237,8 +283,10 @@ def _measure(
     )
     mix = random_mix(measured.outcomes, strategy.cost_usd, name="random mix at the same cost")
     others = [mix if other.name == mix.name else other for other in measured.strategies[1:]]
+    slices = slice_figures(dataset, strategy, played.quality, played.cost_usd, measured.outcomes, rng=rng, draws=_DRAWS)
     assessment = replace(
         measured,
+        slices=slices,
         strategies=(strategy, *others),
         vacuous=vacuity(measured.outcomes, strategy, options.quality),
     )
@@ -250,6 +298,8 @@ def _measure(
         model=ModelFacts(bundle.manifest.learner, bundle.version, bundle.manifest.mlflow_run_id),
         choice=None,
         certification=certify_policy(scored, bundle.policy, date=datetime.now(UTC), rng=rng),
+        importance=importance_of(scored, bundle.policy, bundle_chances(bundle), quality=options.quality, rng=rng),
+        gates=gate_lines(Shelf(settings.models_dir), bundle.version),
         notes=(
             f"The log that was learned from was written by the logging policy '{options.policy}'.",
             *_judging(bundle, options.quality),

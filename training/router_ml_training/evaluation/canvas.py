@@ -6,10 +6,11 @@ report it follows the page's light or dark theme.
 
 from __future__ import annotations
 
+import csv
 import io
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as MplFigure
 
-__all__ = ["COLOURS", "DARK_COLOURS", "Picture", "axis_line", "blank", "finish", "style", "tier_colours"]
+__all__ = ["COLOURS", "DARK_COLOURS", "Picture", "axis_line", "blank", "csv_of", "finish", "style", "tier_colours"]
 
 # Okabe and Ito's colours, which the common forms of colour blindness can tell apart, and greys for what is not data.
 COLOURS: Mapping[str, str] = {
@@ -61,6 +62,7 @@ class Picture:
         alt: What a reader who cannot see it needs to know.
         png: PNG bytes on white.
         svg: SVG text, transparent, colours as CSS variables with fallbacks.
+        data: Exactly what is drawn, as CSV with a header.
     """
 
     name: str
@@ -68,6 +70,22 @@ class Picture:
     alt: str
     png: bytes
     svg: str
+    data: str = ""
+
+
+def csv_of(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return rows as CSV text: numbers with six significant digits, None and NaN empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([_cell(value) for value in row] for row in rows)
+    return text.getvalue()
+
+
+def _cell(value: object) -> object:
+    if not isinstance(value, float):  # NumPy's float64 is one, too
+        return value
+    return "" if value != value else f"{value:.6g}"  # NaN is not equal to itself
 
 
 def tier_colours(n: int, *, dark: bool = False) -> list[str]:
@@ -122,7 +140,14 @@ def blank(width: float, height: float, *, square: bool = False) -> MplFigure:
 
 
 def finish(
-    figure: MplFigure, name: str, title: str, alt: str, *, simulated: bool, extra: Mapping[str, str] | None = None
+    figure: MplFigure,
+    name: str,
+    title: str,
+    alt: str,
+    *,
+    simulated: bool,
+    data: str,
+    extra: Mapping[str, str] | None = None,
 ) -> Picture:
     """Set the title, stamp simulated data, and render both forms.
 
@@ -132,6 +157,7 @@ def finish(
         title: The message.
         alt: Description for readers who cannot see it.
         simulated: Whether the data behind it are simulated; said in the picture itself, which travels alone.
+        data: What is drawn, as CSV; see `csv_of`.
         extra: Further colours to re-theme, CSS name to hex.
     """
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=COLOURS["ink"])
@@ -147,7 +173,7 @@ def finish(
         warnings.filterwarnings("ignore", message="constrained_layout not applied")
         figure.savefig(png, format="png", dpi=_PNG_DPI, facecolor="white", metadata={"Software": None})
         figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return Picture(name, title, alt, png.getvalue(), _themed(svg.getvalue(), name, title, alt, extra or {}))
+    return Picture(name, title, alt, png.getvalue(), _themed(svg.getvalue(), name, title, alt, extra or {}), data)
 
 
 def axis_line(axes: Axes) -> None:

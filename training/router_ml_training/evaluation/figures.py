@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from router_ml.registry import require
 from router_ml_training.evaluation.calibration_metrics import Reliability
-from router_ml_training.evaluation.canvas import COLOURS, Picture, axis_line, blank, finish, style, tier_colours
+from router_ml_training.evaluation.canvas import COLOURS, Picture, axis_line, blank, csv_of, finish, style, tier_colours
 from router_ml_training.evaluation.hull import hull
 from router_ml_training.evaluation.metrics import Figure
 from router_ml_training.evaluation.outcomes import Curve, Floats
@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 
 __all__ = ["cost_quality", "reliability_diagram", "score_histogram", "tier_mix"]
 
+# Curves without a look of their own, in their order.
+_LOOKS: tuple[dict[str, Any], ...] = (
+    {"color": COLOURS["muted"]},
+    {"color": COLOURS["length"]},
+    {"color": COLOURS["oracle"], "ls": (0, (4, 1.5))},
+    {"color": COLOURS["accent"], "ls": (0, (1, 1.2))},
+    {"color": COLOURS["ink"], "ls": (0, (5, 1.5, 1, 1.5))},
+)
 _MOST_POINTS = 800  # a curve of 14,000 points looks the same with 800, and its SVG is 17 times smaller
 
 
@@ -30,6 +38,7 @@ def cost_quality(
     tiers: Sequence[str],
     title: str,
     baselines: Mapping[str, Curve] | None = None,
+    name: str = "router",
     operating: tuple[float, float] | None = None,
     target: float | None = None,
     note: str | None = None,
@@ -42,6 +51,7 @@ def cost_quality(
         tiers: Names in ladder order, as many as the curve has single tiers.
         title: The message.
         baselines: Further curves; `oracle` and `prompt_length` have looks of their own.
+        name: What the first curve is called.
         operating: Mean USD per request and mean quality at the chosen point.
         target: Quality asked for, relative to the best tier; drawn as a line.
         note: Words beside the chosen point.
@@ -50,10 +60,10 @@ def cost_quality(
     with require("matplotlib", extra="training", why="to draw figures").rc_context(style()):
         figure = blank(7.4, 4.5)
         axes = figure.add_subplot()
-        _line(axes, router, color=COLOURS["router"], lw=2.4, label="router", zorder=5)
-        for name, curve in (baselines or {}).items():
-            if name != "random":
-                _baseline(axes, name, curve)
+        _line(axes, router, color=COLOURS["router"], lw=2.4, label=name, zorder=5)
+        shown = {other: curve for other, curve in (baselines or {}).items() if other != "random"}
+        for i, (other, curve) in enumerate(shown.items()):
+            _baseline(axes, other, curve, _LOOKS[i % len(_LOOKS)])
         usd, worth = hull(router.tier_cost, router.tier_quality)
         axes.plot(1000 * usd, worth, color=COLOURS["random"], lw=1.6, ls=(0, (4, 2.5)), label="random mix of tiers")
         _single_tiers(axes, router, tiers)
@@ -73,7 +83,27 @@ def cost_quality(
         alt = f"Mean quality against mean cost. {_described(router, tiers)}" + (
             "" if operating is None else f" Operating point: {1000 * operating[0]:.4g} USD, {operating[1]:.4f}."
         )
-        return finish(figure, "cost_quality", title, alt, simulated=simulated)
+        data = _cost_quality_data({name: router, **shown}, tiers, (usd, worth), operating, target)
+        return finish(figure, "cost_quality", title, alt, simulated=simulated, data=data)
+
+
+def _cost_quality_data(
+    curves: Mapping[str, Curve],
+    tiers: Sequence[str],
+    mix: tuple[Floats, Floats],
+    operating: tuple[float, float] | None,
+    target: float | None,
+) -> str:
+    router = next(iter(curves.values()))
+    drawn = {name: _picked(_until_peak(name, curve)) for name, curve in curves.items()} | {"random mix": mix}
+    rows = [(name, 1000 * float(x), float(y)) for name, line in drawn.items() for x, y in zip(*line, strict=True)]
+    singles = zip(tiers, router.tier_cost, router.tier_quality, strict=True)
+    rows += [(f"always {name}", 1000 * float(x), float(y)) for name, x, y in singles]
+    if operating is not None:
+        rows.append(("in service", 1000 * operating[0], operating[1]))
+    if target is not None:
+        rows.append(("quality asked for", float("nan"), target * float(router.tier_quality[router.best])))
+    return csv_of(("series", "usd_per_1000_requests", "quality"), rows)
 
 
 def _described(curve: Curve, tiers: Sequence[str]) -> str:
@@ -82,20 +112,30 @@ def _described(curve: Curve, tiers: Sequence[str]) -> str:
 
 
 def _line(axes: Axes, curve: Curve, **look: Any) -> None:
+    usd, quality = _picked(curve)
+    axes.plot(1000 * usd, quality, **look)
+
+
+def _picked(curve: Curve) -> tuple[Floats, Floats]:
+    """The costs and qualities of a curve that are drawn."""
     picked = np.unique(np.linspace(0, curve.cost.size - 1, min(curve.cost.size, _MOST_POINTS)).round().astype(np.intp))
-    axes.plot(1000 * curve.cost[picked], curve.quality[picked], **look)
+    return curve.cost[picked], curve.quality[picked]
 
 
-def _baseline(axes: Axes, name: str, curve: Curve) -> None:
+def _until_peak(name: str, curve: Curve) -> Curve:
+    if name != "oracle":
+        return curve
+    end = int(np.argmax(curve.quality)) + 1  # past its peak it only pays more for less
+    return replace(curve, cost=curve.cost[:end], quality=curve.quality[:end])
+
+
+def _baseline(axes: Axes, name: str, curve: Curve, other: dict[str, Any]) -> None:
     looks: dict[str, dict[str, Any]] = {
         "oracle": {"color": COLOURS["oracle"], "ls": (0, (1, 1.6)), "label": "oracle, knows every outcome"},
         "prompt_length": {"color": COLOURS["length"], "label": "prompt length"},
     }
-    look = looks.get(name, {"color": COLOURS["muted"], "label": name.replace("_", " ")})
-    if name == "oracle":  # past its peak it only pays more for less
-        end = int(np.argmax(curve.quality)) + 1
-        curve = replace(curve, cost=curve.cost[:end], quality=curve.quality[:end])
-    _line(axes, curve, lw=1.6, zorder=4, **look)
+    look = looks.get(name, {**other, "label": name.replace("_", " ")})
+    _line(axes, _until_peak(name, curve), lw=1.6, zorder=4, **look)
 
 
 def _single_tiers(axes: Axes, curve: Curve, tiers: Sequence[str]) -> None:
@@ -183,7 +223,22 @@ def reliability_diagram(
             f"largest difference {np.abs(bins.predicted - bins.observed).max():.3f}."
             for tier, bins in panels.items()
         )
-        return finish(figure, "reliability", title, alt, simulated=simulated)
+        data = _reliability_data(panels)
+        return finish(figure, "reliability", title, alt, simulated=simulated, data=data)
+
+
+def _reliability_data(panels: Mapping[str, Reliability]) -> str:
+    bins = [
+        (tier, "bin", *map(float, part))
+        for tier, one in panels.items()
+        for part in zip(one.predicted, one.observed, one.low, one.high, one.count, strict=True)
+    ]
+    strips = [
+        (tier, "spread", (i + 0.5) / one.spread.size, None, None, None, float(count))
+        for tier, one in panels.items()
+        for i, count in enumerate(one.spread)
+    ]
+    return csv_of(("tier", "series", "predicted", "observed", "low", "high", "requests"), [*bins, *strips])
 
 
 def _reliability_panel(axes: Axes, strip: Axes, bins: Reliability, *, first: bool) -> None:
@@ -250,7 +305,9 @@ def tier_mix(
         figure.legend(handles[::-1], labels[::-1], loc="outside right center", labelcolor=COLOURS["ink"])
         alt = "Share of requests per tier against the quality asked for."
         extra = {f"tier-{i}": shade for i, shade in enumerate(shades)}
-        return finish(figure, "tier_mix", title, alt, simulated=simulated, extra=extra)
+        drawn = zip(asked[reached].tolist(), shares.tolist(), strict=True)
+        data = csv_of(("quality_asked", *columns), [(quality, *part) for quality, part in drawn])
+        return finish(figure, "tier_mix", title, alt, simulated=simulated, data=data, extra=extra)
 
 
 def score_histogram(
@@ -292,7 +349,11 @@ def score_histogram(
         axes.set(xlabel=label, ylabel="requests")
         axis_line(axes)
         alt = f"Histogram of {values.size} scores, {np.mean(above):.1%} of them above the threshold."
-        return finish(figure, "scores", title, alt, simulated=simulated, extra={"tier-low": light, "tier-high": dark})
+        sides = [np.histogram(values[side], bins=edges)[0].tolist() for side in (~above, above)]
+        bars = zip(edges[:-1].tolist(), edges[1:].tolist(), *sides, strict=True)
+        data = csv_of(("from", "to", f"requests_{names[0]}", f"requests_{names[1]}"), bars)
+        extra = {"tier-low": light, "tier-high": dark}
+        return finish(figure, "scores", title, alt, simulated=simulated, data=data, extra=extra)
 
 
 def _over(axes: Axes, x: float, words: str) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.resources import files
+from typing import TYPE_CHECKING
 
 from router_ml.cli.output import table
 from router_ml.registry import require
@@ -15,6 +17,9 @@ from router_ml_training.evaluation.certificate_record import Certification
 from router_ml_training.evaluation.compare import Choice
 from router_ml_training.evaluation.metrics import TARGETS, Figure
 from router_ml_training.evaluation.strategies import Strategy
+
+if TYPE_CHECKING:
+    from router_ml_training.gates import GateLine
 
 __all__ = ["DataFacts", "ModelFacts", "ReportData", "Slice", "headline", "render_report", "summary_table"]
 
@@ -105,6 +110,7 @@ class ReportData:
         notes: Further sentences for the reader.
         estimated: Whether the model's own estimates stand in for outcomes that nobody knows.
         certification: What is proven on rows that nothing else has touched; None when nothing was to be.
+        gates: The gates before promotion, in the order of the table; none where nothing was to be promoted.
     """
 
     title: str
@@ -127,6 +133,7 @@ class ReportData:
     notes: tuple[str, ...] = ()
     estimated: bool = False
     certification: Certification | None = None
+    gates: tuple[GateLine, ...] = ()
 
 
 def headline(data: ReportData) -> str:
@@ -160,6 +167,7 @@ def render_report(data: ReportData) -> str:
     )
     environment.filters.update(percent=_percent, number=_number, figure=_figure, range=_range, when=_when)
     environment.filters["inline"] = lambda svg: markupsafe.Markup(_inline(svg))
+    environment.filters["address"] = _address
     environment.globals["number"] = _number
     template = environment.from_string(files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8"))
     n = len(data.columns)
@@ -245,6 +253,11 @@ def _inline(svg: str) -> str:
     """An SVG as HTML takes it: without the namespace address, and without a style rule that would reach the page."""
     svg = svg.replace(' xmlns="http://www.w3.org/2000/svg"', "")
     return re.sub(r"<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)
+
+
+def _address(text: str) -> str:
+    """CSV text as an address that holds it, so that a page without a script can offer it as a file."""
+    return "data:text/csv;base64," + base64.b64encode(text.encode()).decode()
 
 
 def _percent(value: float) -> str:

@@ -130,9 +130,9 @@ def _cross_fitted_trees(fit: Fit, folds: NDArray[np.int64], start: F64) -> tuple
         unseen = folds == fold
         part = fit.rows(~unseen)
         if fold == 0:
-            booster = gbdt.boosted(part, start[~unseen], held_out=(fit.rows(unseen), start[unseen]))
-            n_trees = gbdt.n_trees_of(booster)
+            grown = gbdt.boosted(part, start[~unseen], held_out=(fit.rows(unseen), start[unseen]))
+            n_trees = gbdt.n_trees_of(grown)
         else:
-            booster = gbdt.boosted(part, start[~unseen], n_trees=n_trees)
-        added[unseen] = booster.predict(fit.design.dense[unseen], raw_score=True, num_iteration=n_trees)
+            grown = gbdt.boosted(part, start[~unseen], n_trees=n_trees)
+        added[unseen] = grown.booster.predict(fit.design.dense[unseen], raw_score=True, num_iteration=n_trees)
     return added, n_trees

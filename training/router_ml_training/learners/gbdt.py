@@ -13,10 +13,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from router_ml.registry import require
 from router_ml_training.encoder import Design
 from router_ml_training.landmarks import sampled
 from router_ml_training.learners import linear
+from router_ml_training.learners.boosting import BoostingRows, Growth
 from router_ml_training.learners.constant import ConstantHead
 from router_ml_training.learners.linear import LinearHead
 from router_ml_training.learners.parts import LinearParts
@@ -33,7 +33,6 @@ FOLDS = 3
 _MAX_ROWS = 200_000
 _MAX_TREES = 200
 _MIN_TREES = 5
-_PATIENCE = 25
 _PARAMETERS: dict[str, Any] = {
     **TREE_PARAMETERS,
     "objective": "cross_entropy",  # the log loss, for targets in [0, 1]
@@ -97,7 +96,7 @@ def cross_fitted(fit: Fit, folds: NDArray[np.int64], learner: Learner) -> F64:
     return logits
 
 
-def boosted(fit: Fit, start: F64, *, held_out: tuple[Fit, F64] | None = None, n_trees: int = _MAX_TREES) -> Any:
+def boosted(fit: Fit, start: F64, *, held_out: tuple[Fit, F64] | None = None, n_trees: int = _MAX_TREES) -> Growth:
     """Boost trees from a starting score; with held-out rows, stop when they no longer gain.
 
     Args:
@@ -105,29 +104,21 @@ def boosted(fit: Fit, start: F64, *, held_out: tuple[Fit, F64] | None = None, n_
         start: Their starting score, (m,).
         held_out: Rows and starting score that decide when to stop.
         n_trees: How many trees at most.
-
-    Returns:
-        A lightgbm.Booster.
     """
-    lightgbm = require("lightgbm", extra="training", why="train the learner 'gbdt'")
     parameters = {**_PARAMETERS, "seed": fit.seed, "num_threads": fit.num_threads}
-
-    def rows(part: Fit, score: F64) -> Any:
-        return lightgbm.Dataset(part.design.dense, part.target, weight=part.weight, init_score=score)
-
-    learned = rows(fit, start)
-    if held_out is None:
-        return lightgbm.train(parameters, learned, n_trees)
-    stop = [lightgbm.early_stopping(_PATIENCE, verbose=False)]
-    return lightgbm.train(parameters, learned, n_trees, valid_sets=[rows(*held_out)], callbacks=stop)
+    return fit.grow(parameters, _rows(fit, start), n_trees, None if held_out is None else _rows(*held_out))
 
 
-def n_trees_of(trial: Any) -> int:
+def _rows(fit: Fit, start: F64) -> BoostingRows:
+    return BoostingRows(fit.design.dense, fit.target, fit.weight, start)
+
+
+def n_trees_of(trial: Growth) -> int:
     """Return the number of trees at which a trial did best, at least a few."""
-    return max(int(trial.best_iteration), _MIN_TREES)
+    return max(trial.n_best, _MIN_TREES)
 
 
 def grown(fit: Fit, start: F64, *, n_trees: int) -> tuple[Any, Trees]:
     """Return the booster of that many trees on all rows, and its trees for the graph."""
-    booster = boosted(fit, start, n_trees=n_trees)
+    booster = boosted(fit, start, n_trees=n_trees).booster
     return booster, read_trees(booster.dump_model())

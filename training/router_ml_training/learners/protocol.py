@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from router_ml_training.encoder import Design
+from router_ml_training.learners.boosting import Grow, grow_here
 from router_ml_training.onnx_graph import GraphBuilder
 
 __all__ = ["Fit", "Head", "Learner"]
@@ -20,7 +21,8 @@ F64: TypeAlias = NDArray[np.float64]
 class Fit:
     """One learning problem: m rows, a target in [0, 1] (graded quality allowed), a positive weight, a group.
 
-    `ts` (m,) are seconds where the log is dated: target encoding then looks at earlier rows only.
+    `ts` (m,) are seconds where the log is dated: target encoding then looks at earlier rows only. `grow` boosts trees,
+    with `num_threads` where it has a choice.
     """
 
     design: Design
@@ -30,6 +32,7 @@ class Fit:
     seed: int
     num_threads: int = 1
     ts: F64 | None = None
+    grow: Grow = grow_here
 
     def __len__(self) -> int:
         return len(self.target)
@@ -37,8 +40,8 @@ class Fit:
     def rows(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> Fit:
         """Return the problem on some of its rows."""
         ts = None if self.ts is None else self.ts[index]
-        taken = (self.target[index], self.weight[index], self.group[index])
-        return Fit(self.design.rows(index), *taken, self.seed, self.num_threads, ts)
+        taken = {name: getattr(self, name)[index] for name in ("target", "weight", "group")}
+        return replace(self, design=self.design.rows(index), ts=ts, **taken)
 
 
 class Head(Protocol):

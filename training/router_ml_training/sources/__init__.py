@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
+from router_ml.config import ObjectSettings
 from router_ml.ladder import Ladder
 from router_ml.registry import Registry
 from router_ml.schema import Interaction
@@ -30,13 +31,16 @@ class SourceOptions:
 
     `tiers` maps a tier to the model whose outcomes are its own, cheapest first. An outcome counts as adequate from a
     quality of `adequate_bar`. `start` is the time of the first row of a table that has no times of its own.
-    With a `ladder`, a row that names a tier it does not have is rejected.
+    With a `ladder`, a row that names a tier it does not have is rejected. `objects` says how to reach `s3://`
+    locations. Sources that can leave out what is older than `since` without reading it do so; others give it all.
     """
 
     tiers: Mapping[str, str] = field(default_factory=dict)
     adequate_bar: float = 1.0
     start: datetime = datetime(2024, 1, 1, tzinfo=UTC)
     ladder: Ladder | None = None
+    objects: ObjectSettings = field(default_factory=ObjectSettings)
+    since: datetime | None = None
 
 
 class Source(Protocol):

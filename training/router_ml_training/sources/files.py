@@ -13,8 +13,9 @@ from typing import BinaryIO, cast
 import pyarrow as pa
 
 from router_ml.errors import DataError
+from router_ml.objects import is_object_url
 
-__all__ = ["MAX_LINE_BYTES", "find_files", "read_lines"]
+__all__ = ["MAX_LINE_BYTES", "find_files", "lines_of", "read_lines"]
 
 # A longer line is not an interaction; reading it whole could take all memory.
 MAX_LINE_BYTES = 64 * 2**20
@@ -33,6 +34,8 @@ def find_files(location: str, suffixes: Sequence[str]) -> list[Path]:
     Raises:
         DataError: When there is no such file, or none that can be read.
     """
+    if is_object_url(location):
+        raise DataError(f"{location}: only logs in our own format are read from object storage; download it first")
     path = Path(location)
     known = ", ".join(suffixes)
     if path.is_dir():
@@ -61,13 +64,30 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
         DataError: When the file cannot be read to its end, as when it is truncated.
     """
     try:
-        with _open(path) as file:
+        with path.open("rb") as file:
+            yield from lines_of(file, str(path))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read to its end: {error}") from error
+
+
+def lines_of(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes | None]]:
+    """Yield the lines of an open file as `read_lines` does.
+
+    Args:
+        file: Text in UTF-8; compressed when `name` ends in .gz or .zst.
+        name: For messages.
+
+    Raises:
+        DataError: When it cannot be read to its end, as when it is truncated.
+    """
+    try:
+        with _decompressed(file, name) as text_file:
             number = 0
-            while line := file.readline(MAX_LINE_BYTES):
+            while line := text_file.readline(MAX_LINE_BYTES):
                 number += 1
                 whole = len(line) < MAX_LINE_BYTES or line.endswith(b"\n")
                 while not whole:
-                    rest = file.readline(MAX_LINE_BYTES)
+                    rest = text_file.readline(MAX_LINE_BYTES)
                     whole = len(rest) < MAX_LINE_BYTES or rest.endswith(b"\n")
                     line = b""
                 if not line:
@@ -75,17 +95,17 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
                 elif text := (line.removeprefix(_BOM) if number == 1 else line).strip():
                     yield number, text
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read to its end: {error}") from error
+        raise DataError(f"{name}: cannot be read to its end: {error}") from error
 
 
 def _readable(path: Path, suffixes: Sequence[str]) -> bool:
     return path.name.lower().endswith(tuple(suffixes))
 
 
-def _open(path: Path) -> BinaryIO:
-    suffix = path.suffix.lower()
-    if suffix == ".gz":
-        return cast(BinaryIO, gzip.open(path, "rb"))
-    if suffix == ".zst":
-        return cast(BinaryIO, io.BufferedReader(pa.input_stream(str(path), compression="zstd"), 2**20))
-    return path.open("rb")
+def _decompressed(file: BinaryIO, name: str) -> BinaryIO:
+    if name.lower().endswith(".gz"):
+        return cast(BinaryIO, gzip.open(file, "rb"))
+    if name.lower().endswith(".zst"):
+        # Through Python's own buffer, which reads lines of any length.
+        return cast(BinaryIO, io.BufferedReader(pa.input_stream(file, compression="zstd"), 2**20))
+    return file

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from router_ml.config import ObjectSettings
 from router_ml.errors import DataError
+from router_ml.objects import is_object_url
 from router_ml.schema import Interaction
 from router_ml_training.frames import INTERACTION_SCHEMA, read_batches, to_records
 from router_ml_training.sources import Reject, SourceOptions
-from router_ml_training.sources.files import MAX_LINE_BYTES, find_files, read_lines
+from router_ml_training.sources.files import MAX_LINE_BYTES, find_files, lines_of, read_lines
+from router_ml_training.sources.objects import Objects, find_objects, frames_of
 from router_ml_training.sources.rows import Place
 
-__all__ = ["read"]
+__all__ = ["files_of", "objects_of", "read"]
 
 _LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".jsonl.zst", ".ndjson.zst")
 _SUFFIXES = (*_LINES, ".parquet")
@@ -24,33 +28,81 @@ _AT_THE_TOP = frozenset({"messages", "tools", "response_format", "max_tokens"})
 
 
 def read(location: str, options: SourceOptions) -> Iterator[Interaction | Reject]:
-    """Stream interactions from one file, all files of a folder, or all that match a pattern; see `Source`."""
-    for path in find_files(location, _SUFFIXES):
-        read_file = _read_parquet if path.suffix.lower() == ".parquet" else _read_json_lines
-        yield from read_file(path, options)
+    """Stream interactions from one file, all files of a folder, or all that match a pattern; see `Source`.
+
+    A location may be on object storage (`s3://…`); what is older than `options.since` is left out there.
+    """
+    if is_object_url(location):
+        yield from _read_objects(location, options)
+        return
+    for path in files_of(location):
+        if path.suffix.lower() == ".parquet":
+            yield from _read_frames(str(path), read_batches(path), options)
+        else:
+            yield from _read_json_lines(str(path), read_lines(path), options)
 
 
-def _read_json_lines(path: Path, options: SourceOptions) -> Iterator[Interaction | Reject]:
-    for number, line in read_lines(path):
+def files_of(location: str) -> list[Path]:
+    """Return the files that `read` would read at a location, in this order.
+
+    Raises:
+        DataError: When there is none.
+    """
+    return find_files(location, _SUFFIXES)
+
+
+def objects_of(location: str, settings: ObjectSettings, *, since: datetime | None = None) -> Objects:
+    """Return the objects that `read` would read at a location on object storage, in this order.
+
+    Raises:
+        DataError: When there is none.
+        ObjectStoreError: When the storage cannot be read.
+    """
+    return find_objects(location, settings, _SUFFIXES, since=since)
+
+
+def _read_objects(location: str, options: SourceOptions) -> Iterator[Interaction | Reject]:
+    found = objects_of(location, options.objects, since=options.since)
+    for item in found.items:
+        name = found.url_of(item)
+        if item.key.lower().endswith(".parquet"):
+            frames = frames_of(found, item, options.since)
+            yield from _recent(_read_frames(name, frames, options, numbered=options.since is None), options.since)
+            continue
+        with found.open(item) as file:
+            yield from _recent(_read_json_lines(name, lines_of(file, name), options), options.since)
+
+
+def _recent(rows: Iterator[Interaction | Reject], since: datetime | None) -> Iterator[Interaction | Reject]:
+    return (row for row in rows if isinstance(row, Reject) or since is None or row.ts >= since)
+
+
+def _read_json_lines(
+    name: str, lines: Iterator[tuple[int, bytes | None]], options: SourceOptions
+) -> Iterator[Interaction | Reject]:
+    for number, line in lines:
         if line is None:
-            yield Place(path, number).reject(f"longer than {MAX_LINE_BYTES // 2**20} MiB, so not an interaction", "")
+            yield Place(name, number).reject(f"longer than {MAX_LINE_BYTES // 2**20} MiB, so not an interaction", "")
         elif number == 1 and line.startswith(b"["):
             raise DataError(
-                f"{path}: starts like one JSON array; write one object per line instead (jq -c '.[]' {path.name})"
+                f"{name}: starts like one JSON array; write one object per line instead "
+                f"(jq -c '.[]' {name.rpartition('/')[2]})"
             )
         else:
-            yield Place(path, number).read(line, line, options)
+            yield Place(name, number).read(line, line, options)
 
 
-def _read_parquet(path: Path, options: SourceOptions) -> Iterator[Interaction | Reject]:
+def _read_frames(
+    name: str, frames: Iterator[pl.DataFrame], options: SourceOptions, *, numbered: bool = True
+) -> Iterator[Interaction | Reject]:
     number = 0
-    for frame in read_batches(path):
-        for record in _records(frame, path):
+    for frame in frames:
+        for record in _records(frame, name):
             number += 1
-            yield Place(path, number).read(record, record, options)
+            yield Place(name, number if numbered else None).read(record, record, options)
 
 
-def _records(frame: pl.DataFrame, path: Path) -> Iterator[Mapping[str, Any]]:
+def _records(frame: pl.DataFrame, name: str) -> Iterator[Mapping[str, Any]]:
     if _AT_THE_TOP.isdisjoint(frame.columns):
         # Nested as the JSON is. A column has every field of every row, so nulls mean absence.
         return (_without_nulls(row) for row in frame.iter_rows(named=True))
@@ -59,7 +111,7 @@ def _records(frame: pl.DataFrame, path: Path) -> Iterator[Mapping[str, Any]]:
     try:
         return iter(list(to_records(frame)))
     except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+        raise DataError(f"{name}: {error}") from error
 
 
 def _without_nulls(value: Any) -> Any:

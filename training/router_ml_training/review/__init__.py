@@ -1,0 +1,1 @@
+"""What the notebooks call: each function takes values and returns tables or pictures, and knows no notebook."""
