@@ -47,22 +47,29 @@ def notebooks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", WANTED)
-def test_an_exported_notebook_shows_its_headings_tables_and_pictures(
-    name: str, notebooks: Path, review_home: Path, page_of: Callable[..., Any]
-) -> None:
-    out = notebooks / f"{name}.html"
-    command = marimo("export", "html", f"{name}.py", "-o", str(out), "--no-include-code", "--", "--home")
+@pytest.fixture(scope="module")
+def exported(notebooks: Path, review_home: Path) -> Path:
+    """The folder with the pages of all notebooks."""
+    script = Path(__file__).with_name("export_notebooks.py")
     found = subprocess.run(
-        [*command, str(review_home)],
+        [sys.executable, str(script), str(review_home), *WANTED],
         cwd=notebooks,
+        env=os.environ | {"MARIMO_SKIP_UPDATE_CHECK": "1"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=280,
     )
     assert found.returncode == 0, found.stderr
     assert "Error" not in found.stderr
+    return notebooks
+
+
+@pytest.mark.parametrize("name", WANTED)
+def test_an_exported_notebook_shows_its_headings_tables_and_pictures(
+    name: str, exported: Path, page_of: Callable[..., Any]
+) -> None:
+    out = exported / f"{name}.html"
     headings, pictures, tables = WANTED[name]
     with page_of(out.as_uri()) as page:
         page.get_by_role("heading", name=headings[-1], exact=True).wait_for()

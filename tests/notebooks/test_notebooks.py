@@ -145,7 +145,7 @@ def test_off_policy_estimates_are_made_where_the_log_allows_them(shown: dict[str
 
 @pytest.fixture(scope="module")
 def said(review_home: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
-    """What each notebook says of a folder with nothing, with no log, a damaged one, or a wrong configuration."""
+    """What each notebook says of a folder with nothing, no log, a damaged one, a wrong configuration, one version."""
     homes = {name: tmp_path_factory.mktemp(name) for name in ("nothing", "no_log", "damaged", "mistaken")}
     for name in ("no_log", "damaged"):
         shutil.copy(review_home / "router.toml", homes[name])
@@ -153,10 +153,18 @@ def said(review_home: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     lines[10:60] = [line[: len(line) // 2] for line in lines[10:60]]
     (homes["damaged"] / "log.jsonl").write_text("\n".join(lines))
     (homes["mistaken"] / "router.toml").write_text("[policy]\nqualty = 0.9\n")
+    few = shutil.copytree(review_home, tmp_path_factory.mktemp("few") / "home")
+    shutil.rmtree(few / "models" / LENGTH)
+    (few / "models" / LINEAR / "model.onnx").write_bytes(b"damaged")
     wanted = {"message": "problem", "of_log": "problem_of_log"}
     runs = [(path.stem, home, wanted) for home in homes.values() for path in NOTEBOOKS]
+    runs += [
+        ("03_review_challenger", few, {"said": "too_few", "found": "found"}),
+        ("04_certificate_and_policy", few, {"said": "problem_of_bundle", "found": "setting"}),
+        ("05_offpolicy", few, {"said": "problem_of_bundle", "found": "report"}),
+    ]
     values = defined(runs, tmp_path_factory.mktemp("elsewhere"))
-    return {name: values[5 * i : 5 * i + 5] for i, name in enumerate(homes)}
+    return {"few": values[-3:], **{name: values[5 * i : 5 * i + 5] for i, name in enumerate(homes)}}
 
 
 def test_without_a_configuration_every_notebook_says_what_to_do(said: dict[str, list[dict[str, Any]]]) -> None:
@@ -183,18 +191,8 @@ def test_a_mistake_in_the_configuration_is_explained(said: dict[str, list[dict[s
         assert "qualty" in shown["message"]
 
 
-def test_one_version_is_too_few_to_compare_and_a_damaged_one_is_named(tmp_path: Path, review_home: Path) -> None:
-    home = shutil.copytree(review_home, tmp_path / "home")
-    shutil.rmtree(home / "models" / LENGTH)
-    (home / "models" / LINEAR / "model.onnx").write_bytes(b"damaged")
-    compared, certified, estimated = defined(
-        [
-            ("03_review_challenger", home, {"said": "too_few", "found": "found"}),
-            ("04_certificate_and_policy", home, {"said": "problem_of_bundle", "found": "setting"}),
-            ("05_offpolicy", home, {"said": "problem_of_bundle", "found": "report"}),
-        ],
-        tmp_path,
-    )
+def test_one_version_is_too_few_to_compare_and_a_damaged_one_is_named(said: dict[str, list[dict[str, Any]]]) -> None:
+    compared, certified, estimated = said["few"]
     assert "it takes two to compare" in compared["said"]
     for shown in (certified, estimated):
         assert "model.onnx" in shown["said"]

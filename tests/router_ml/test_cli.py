@@ -35,8 +35,8 @@ def python(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def test_every_promised_command_is_in_the_table() -> None:
     promised = (
-        "demo ingest simulate train evaluate certify route serve feedback retrain follow promote rollback models report bench "
-        "tiers challenge store keys sync archive drift golden"
+        "demo ingest simulate train evaluate certify route serve feedback retrain follow promote rollback models "
+        "report bench tiers challenge store keys sync archive drift golden"
     )
     assert set(COMMANDS) == {*promised.split(), "config", "doctor"}
 

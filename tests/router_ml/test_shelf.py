@@ -52,6 +52,24 @@ def test_promotion_names_the_champion_and_writes_one_line_of_the_record(shelf: S
     assert lines[0]["ts"] == "2026-03-01T00:00:00+00:00"
 
 
+def test_a_promotion_over_one_champion_is_refused_when_another_is_there(shelf: Shelf) -> None:
+    shelf.promote("v1", reason="first", now=NOW, only_over="default")
+    with pytest.raises(BundleError, match=r"v1 is the champion now, and v3 was compared with v2; run again"):
+        shelf.promote("v3", reason="better than v2", now=NOW, only_over="v2")
+    assert (shelf.champion(), len(shelf.switches())) == ("v1", 1)
+    shelf.promote("v3", reason="better than v1", now=NOW, only_over="v1")
+    assert shelf.champion() == "v3"
+
+
+def test_names_are_remembered_by_gates_and_switches(shelf: Shelf) -> None:
+    shelf.promote("v1", reason="first", now=NOW)
+    shelf.promote("v2", reason="second", now=NOW)
+    shelf.keep_gates("v3", [])
+    for name in ("v2", "v3"):
+        (shelf.directory / name).rename(shelf.directory / f".{name}")
+    assert shelf.names() == {"v1", "v2", "v3"}
+
+
 def test_an_unknown_version_is_refused_and_the_known_ones_listed(shelf: Shelf) -> None:
     with pytest.raises(UnknownName, match=r"no bundle is called 'v4' in .*known: v1, v2, v3"):
         shelf.promote("v4", reason="", now=NOW)

@@ -12,6 +12,8 @@ from router_ml.errors import DataError, UnknownName
 from router_ml_training import candidates
 from router_ml_training.candidates import choose, compete, difference_loss, log_loss
 from router_ml_training.dataset import Dataset
+from router_ml_training.learners import constant, gbdt, linear
+from router_ml_training.tasks import AdequacyModel, fit_adequacy
 
 CHEAP = ("constant", "length", "linear")
 
@@ -154,3 +156,19 @@ def test_what_was_drawn_against_the_odds_counts_for_more(world: Any) -> None:
     assert choose(candidates_of, log, ("length", "linear")).best == "length"
     blind = replace(log, propensity=np.full_like(log.propensity, np.nan))
     assert choose(candidates_of, blind, ("length", "linear")).best == "linear"
+
+
+@pytest.mark.parametrize("refit", [True, False])
+def test_a_refit_of_trees_is_drafted_by_the_linear_head(
+    world: Any, refit: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drafts: dict[Any, Any] = {}
+
+    def noted(*arguments: Any, draft: Any, **options: Any) -> AdequacyModel:
+        drafts[arguments[3]] = draft
+        return fit_adequacy(*arguments, draft=draft, **options)
+
+    monkeypatch.setattr(candidates, "_FOLD_UP_TO", 0)
+    monkeypatch.setattr(candidates, "fit_adequacy", noted)
+    compete(*parts(world), ("constant", "gbdt"), seed=0, refit=refit)
+    assert drafts == {constant.learn: None, gbdt.learn: linear.learn if refit else None}

@@ -115,20 +115,20 @@ def test_a_run_that_mlflow_could_not_be_told_of_is_recorded_by_the_next(
 def test_what_was_rolled_back_is_not_followed_back_into_service(
     home: Path, run: Callable[..., Any], mlflow_local: MlflowSettings
 ) -> None:
-    _, made = run("retrain")
+    _, first = run("retrain")
+    _, made = run("retrain", "--force")
+    shelf = Shelf(home / "models")
+    shelf.promote(first["version"], reason="by hand", now=NOW)
     set_alias("champion", made["version"], settings=mlflow_local)
     assert run("follow")[0] == 0
-    shelf = Shelf(home / "models")
     shelf.rollback(now=NOW, reason="error rate 40 %", cause="automatic")
     code, message = run("follow")
     assert code == 1
     assert "was rolled back at 2026-11-22T12:00:00+00:00 (error rate 40 %)" in message
-    assert shelf.champion() is None
+    assert shelf.champion() == first["version"]
     assert run("follow", "--anyway")[1]["champion"] == made["version"]
 
     # Gates that MLflow has not been told of are on the shelf.
-    shelf.rollback(now=NOW)
-    shelf.promote(made["version"], reason="by hand", now=NOW)
     other = Shelf(home / "elsewhere")
     other.directory.mkdir()
     shutil.copytree(shelf.path(made["version"]), other.directory / made["version"])

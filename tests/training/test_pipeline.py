@@ -21,6 +21,7 @@ from router_ml.shelf import Shelf
 from router_ml_training import learning, pipeline
 from router_ml_training.dataset import Dataset
 from router_ml_training.pipeline import Run, next_version, promote_if_not_worse, train_bundle
+from router_ml_training.profile import load_profile
 from router_ml_training.settings import TrainingSettings
 from router_ml_training.tasks import AdequacyModel
 from router_ml_training.tokens import TokenModel
@@ -57,6 +58,8 @@ def test_from_a_log_to_a_bundle_in_service_and_a_worse_one_kept_out(world: Any, 
     first = train(world.dataset(600, simulated="audit"), world, shelf, SETTINGS, git_commit="abc123")
     assert first.version == "router-2026-11-22.1"
     assert shelf.champion() is None
+    assert load_profile(first.bundle.path) is not None
+    assert {name for name, _, _ in first.drift} >= {"structure.log_input_tokens"}
 
     bundle = load_bundle(shelf.path(first.version))
     manifest = bundle.manifest

@@ -95,3 +95,16 @@ def _client(settings: MlflowSettings) -> Any:
     import mlflow
 
     return mlflow.MlflowClient(settings.tracking_uri)
+
+
+def test_a_report_that_is_drawn_already_is_not_drawn_again(
+    trained_run: Run, outbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = report_of_run(trained_run)
+
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("every feature is shuffled a second time")
+
+    monkeypatch.setattr("router_ml_training.records.importance_of", never)
+    assert record_run(trained_run, SETTINGS, NOWHERE, outbox, report=report) is None
+    assert (outbox / trained_run.version).is_dir()

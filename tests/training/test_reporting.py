@@ -49,6 +49,7 @@ def test_a_run_is_reported_with_its_data_its_model_and_its_choice(run: Run, repo
         "scores",
         "feature_importance",
         "slice_table",
+        "drift",
     ]
 
 

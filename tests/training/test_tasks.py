@@ -10,10 +10,11 @@ import onnxruntime as ort
 import pytest
 
 from router_ml_training import tasks
+from router_ml_training.candidates import log_loss
 from router_ml_training.dataset import Dataset, build_dataset
 from router_ml_training.encoder import Encoder, fit_encoder
 from router_ml_training.learners import LEARNERS
-from router_ml_training.learners.boosting import grow_here
+from router_ml_training.learners.boosting import Growth, grow_here
 from router_ml_training.learners.constant import ConstantHead
 from router_ml_training.onnx_graph import GraphBuilder
 from router_ml_training.slips import PUBLIC_SLIP, SlipLaw
@@ -139,11 +140,12 @@ def test_a_chain_without_unknowns_is_learned_in_one_pass(
 def work_of(data: Dataset) -> tuple[Any, ...]:
     encoder = plain(data)
     learner = LEARNERS.load("constant")
-    return data, encoder, encoder.encode(data), learner, tasks._forms(data, learner), 0, 1, grow_here
+    return data, encoder, encoder.encode(data), learner, tasks._forms(data, learner), 0, 1, grow_here, learner
 
 
-def test_em_recovers_rates_when_a_verifier_alone_said_who_failed(world: Any) -> None:
-    n, rng = 6000, np.random.default_rng(5)
+def refused_unseen(world: Any, n: int) -> tuple[Dataset, Dataset]:
+    """Return what happened, and what a log says of it where a verifier's word alone stands for refused answers."""
+    rng = np.random.default_rng(5)
     data = part(world, n, 4)
     small, large = data.quality.T.copy()
     refused = np.where(small == 1, rng.random(n) < 0.25, rng.random(n) < 0.75)
@@ -151,12 +153,36 @@ def test_em_recovers_rates_when_a_verifier_alone_said_who_failed(world: Any) -> 
     quality = np.stack([np.where(refused, np.nan, small), np.where(refused, large, np.nan)], axis=1)
     soft = np.full_like(quality, np.nan)
     soft[refused, 0] = 0.25
-    log = replace(data, quality=quality, soft=soft, escalated=np.stack([np.zeros(n, bool), refused], axis=1))
+    escalated = np.stack([np.zeros(n, bool), refused], axis=1)
+    return data, replace(data, quality=quality, soft=soft, escalated=escalated)
+
+
+def test_em_recovers_rates_when_a_verifier_alone_said_who_failed(world: Any) -> None:
+    data, log = refused_unseen(world, 6000)
     model = fitted(log, log, "constant")
-    naive = np.nanmean(quality[:, 0])
+    naive, small = np.nanmean(log.quality[:, 0]), data.quality[:, 0].mean()
     found = model.predict(model.encoder.encode(data))[:, 0].mean()
-    assert naive > small.mean() + 0.1
-    assert found == pytest.approx(small.mean(), abs=0.05)
+    assert naive > small + 0.1
+    assert found == pytest.approx(small, abs=0.05)
+
+
+def test_with_a_draft_trees_are_grown_in_the_last_round_only_and_say_the_same(world: Any) -> None:
+    data, log = refused_unseen(world, 1500)
+    encoder = plain(log)
+    grown: list[int] = []
+
+    def counted(*arguments: Any, **options: Any) -> Growth:
+        grown[-1] += 1
+        return grow_here(*arguments, **options)
+
+    said = []
+    for draft in (None, LEARNERS.load("linear")):
+        grown.append(0)
+        model = fit_adequacy(log, log, encoder, LEARNERS.load("gbdt"), seed=0, grow=counted, draft=draft)
+        said.append(model.predict(encoder.encode(data)))
+    assert grown[0] == 4 * grown[1] > 0
+    losses = [log_loss(one, data.quality) for one in said]
+    assert abs(float(np.mean(losses[1] - losses[0]))) < 0.01
 
 
 def test_one_outcome_per_request_shares_linear_heads_and_no_others(world: Any) -> None:

@@ -14,7 +14,7 @@ from router_ml_training.censored import first_draws
 from router_ml_training.dataset import Dataset, joined
 from router_ml_training.encoder import fit_encoder
 from router_ml_training.evaluation.compare import Choice, one_standard_error
-from router_ml_training.learners import LEARNERS, SIMPLICITY, USES_MAP
+from router_ml_training.learners import DRAFTS, LEARNERS, SIMPLICITY, USES_MAP
 from router_ml_training.learners.boosting import Grow, grow_here
 from router_ml_training.splits import group_folds
 from router_ml_training.tasks import AdequacyModel, cross_fit_adequacy, fit_adequacy
@@ -57,6 +57,7 @@ def compete(
     *,
     seed: int,
     num_threads: int = 1,
+    refit: bool = False,
     grow: Grow = grow_here,
     on_start: Callable[[str], None] = lambda _: None,
 ) -> Competition:
@@ -74,6 +75,8 @@ def compete(
         learners: Names of candidates.
         seed: For the learners and the folds.
         num_threads: Threads a learner may use.
+        refit: Beyond 20,000 rows, where evidence is uncertain, only the last round of EM is the learner's own; a
+            quicker one of `DRAFTS` takes the rounds before.
         grow: Boosts trees.
         on_start: Told the name of each candidate before it is fitted.
 
@@ -98,13 +101,14 @@ def compete(
     for name in order:
         on_start(name)
         learner = LEARNERS.load(name)
+        draft = LEARNERS.load(DRAFTS[name]) if refit and name in DRAFTS else None
         if folded:
             models[name], adequacy[name] = cross_fit_adequacy(
                 fitted, fold, encoder, learner, seed=seed, num_threads=num_threads, grow=grow
             )
         else:
             models[name] = fit_adequacy(
-                fitted, held_out, encoder, learner, seed=seed, num_threads=num_threads, grow=grow
+                fitted, held_out, encoder, learner, seed=seed, num_threads=num_threads, grow=grow, draft=draft
             )
             adequacy[name] = models[name].predict(encoder.encode(held_out))
     return Competition(models, choose(adequacy, held_out, order), fitted, held_out, adequacy)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 from router_ml.errors import RouterError
 
 if TYPE_CHECKING:
-    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures import Future, ProcessPoolExecutor
 
 __all__ = ["Executor", "LocalExecutor"]
 
@@ -67,9 +67,10 @@ class LocalExecutor:
         from concurrent.futures.process import BrokenProcessPool
 
         waiting = iter(items)
-        # A few ahead of who takes the results: all of them at once may not fit into memory.
-        running = deque(self._started().submit(task, item) for item in islice(waiting, 2 * self._processes))
+        running: deque[Future[R]] = deque()
         try:
+            # A few ahead of who takes the results: all of them at once may not fit into memory.
+            running.extend(self._started().submit(task, item) for item in islice(waiting, 2 * self._processes))
             while running:
                 yield running.popleft().result()
                 running.extend(self._started().submit(task, item) for item in islice(waiting, 1))

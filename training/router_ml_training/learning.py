@@ -175,6 +175,7 @@ def fit(
     settings: TrainingSettings,
     *,
     learners: Sequence[str] | None = None,
+    refit: bool = False,
     price_unit: PriceUnit = "usd",
     grow: Grow = grow_here,
     progress: Progress = lambda _: None,
@@ -187,6 +188,7 @@ def fit(
         ladder: Prices.
         settings: Learners, seed, threads.
         learners: Who competes; None: those of the settings.
+        refit: Who wins is known: they may be fitted more quickly, see `compete`.
         price_unit: What the policy's shadow price is per.
         grow: Where trees are grown.
         progress: Told what is being done.
@@ -201,6 +203,7 @@ def fit(
         settings.learners if learners is None else learners,
         seed=settings.seed,
         num_threads=settings.num_threads,
+        refit=refit,
         on_start=lambda name: progress(f"fitting '{name}'"),
         grow=grow,
     )

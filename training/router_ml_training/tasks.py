@@ -137,6 +137,7 @@ def fit_adequacy(
     seed: int,
     num_threads: int = 1,
     grow: Grow = grow_here,
+    draft: Learner | None = None,
 ) -> AdequacyModel:
     """Fit one head per tier on the train rows and calibrate it on the tune rows.
 
@@ -148,8 +149,10 @@ def fit_adequacy(
         seed: For whatever the learner draws.
         num_threads: Threads the learner may use.
         grow: Boosts trees.
+        draft: A quicker learner for all rounds of EM but the last; None: the same.
     """
-    work = _Work(train, encoder, encoder.encode(train), learner, _forms(train, learner), seed, num_threads, grow)
+    design, parts = encoder.encode(train), _forms(train, learner)
+    work = _Work(train, encoder, design, learner, parts, seed, num_threads, grow, draft or learner)
     model = work.fit(np.arange(len(train)))
     return _calibrated(model, model.logits(encoder.encode(tune)), tune)
 
@@ -178,7 +181,7 @@ def cross_fit_adequacy(
     Returns:
         The model, and the calibrated held-out adequacy of every row, (n, K).
     """
-    work = _Work(data, encoder, encoder.encode(data), learner, _forms(data, learner), seed, num_threads, grow)
+    work = _Work(data, encoder, encoder.encode(data), learner, _forms(data, learner), seed, num_threads, grow, learner)
     logits = np.zeros((len(data), len(data.tiers)))
     for number in np.unique(fold):
         unseen = np.flatnonzero(fold == number)
@@ -199,28 +202,30 @@ class _Work:
     seed: int
     num_threads: int
     grow: Grow
+    draft: Learner
 
     def fit(self, index: NDArray[np.int64]) -> AdequacyModel:
         """Fit uncalibrated heads on some of the rows; by EM where the evidence on them is uncertain."""
         part = self.data.rows(index)
         design = self.design.rows(index)
-        model = self._heads(part, design, first_lessons(part, self.forms))
+        lessons = first_lessons(part, self.forms)
         if exact(part, self.forms):
-            return model
+            return self._heads(part, design, lessons, self.learner)
         for _ in range(_ROUNDS):
+            model = self._heads(part, design, lessons, self.draft)
             posterior = smoothed(part, *model.transitions(model.logits(design)))
-            model = self._heads(part, design, informed_lessons(part, self.forms, posterior))
-        return model
+            lessons = informed_lessons(part, self.forms, posterior)
+        return self._heads(part, design, lessons, self.learner)
 
-    def _heads(self, part: Dataset, design: Design, lessons: tuple[Lesson, ...]) -> AdequacyModel:
+    def _heads(self, part: Dataset, design: Design, lessons: tuple[Lesson, ...], learner: Learner) -> AdequacyModel:
         if "shared" in self.forms:
             heads = fit_shared(design, lessons, seed=self.seed)
         else:
-            heads = tuple(self._head(part, design, t, lesson) for t, lesson in enumerate(lessons))
+            heads = tuple(self._head(part, design, t, lesson, learner) for t, lesson in enumerate(lessons))
         models = [TierModel(form, head, Platt(1.0, 0.0)) for form, head in zip(self.forms, heads, strict=True)]
         return AdequacyModel(self.data.tiers, self.encoder, tuple(models))
 
-    def _head(self, part: Dataset, design: Design, t: int, lesson: Lesson) -> Head:
+    def _head(self, part: Dataset, design: Design, t: int, lesson: Lesson, learner: Learner) -> Head:
         fit = Fit(
             design.rows(lesson.rows),
             lesson.target,
@@ -231,7 +236,7 @@ class _Work:
             part.ts[lesson.rows] if part.dated else None,
             self.grow,
         )
-        return self.learner(fit)
+        return learner(fit)
 
 
 def _calibrated(model: AdequacyModel, logits: F64, held_out: Dataset) -> AdequacyModel:

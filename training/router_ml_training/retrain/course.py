@@ -119,6 +119,7 @@ class Course:
             job.ladder,
             job.training,
             learners=self.learners,
+            refit=set(self.learners) != set(job.training.learners),
             grow=job.engine.grow,
             progress=job.progress,
         )

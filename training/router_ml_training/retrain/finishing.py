@@ -161,7 +161,7 @@ class Finish:
             job.shelf.promote(run.version, reason=reason, now=job.now, only_over=gated.rival)
         in_service = job.shelf.champion() == run.version
         if in_service and job.mlflow is not None:
-            name_champion(run.version, job.mlflow, job.places.outbox)
+            name_champion(run.version, job.mlflow, job.places.outbox, run_id=run.mlflow_run_id)
         said = reason if in_service else "it was in service, and was replaced since"
         return Promoted(in_service, False, said, run, report)
 

@@ -96,10 +96,6 @@ class Steps:
                 self._make(step)
         return self._values[name]
 
-    def forget(self, name: str) -> None:
-        """Let go of a value that no step needs any more."""
-        self._values.pop(name, None)
-
     @property
     def kept(self) -> set[tuple[str, str]]:
         """Step and key of every result that this run stands on."""
