@@ -12,7 +12,7 @@ import pytest
 
 from router_ml.errors import DataError
 from router_ml_training.blocks import PER_ROW, BlockBuilder
-from router_ml_training.corpus.parts import Part, Tally, key_of, read_part, write_part
+from router_ml_training.corpus.parts import Part, Tally, key_of, let_go, read_part, write_part
 
 
 @pytest.fixture
@@ -86,3 +86,33 @@ def test_another_key_a_missing_file_and_any_damage_are_no_part(part: Part, tmp_p
 def test_a_part_that_cannot_be_written_says_why(part: Part, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none/a\.part: this part of the log cannot be kept \(No such file"):
         write_part(tmp_path / "none" / "a.part", part, "key")
+
+
+def test_a_block_that_was_let_go_reads_the_same_again(part: Part, tmp_path: Path) -> None:
+    path = tmp_path / "one.part"
+    write_part(path, part, "key")
+    found = read_part(path, "key")
+    assert found is not None
+    before = [np.array(found.block.dense), np.array(found.block.text.data), np.array(found.block.key)]
+    let_go(found.block)
+    after = [found.block.dense, found.block.text.data, found.block.key]
+    assert all(np.array_equal(one, other) for one, other in zip(before, after, strict=True))
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the system does not say what memory a file takes")
+def test_a_block_that_was_let_go_takes_no_memory(part: Part, tmp_path: Path) -> None:
+    path = tmp_path / "one.part"
+    write_part(path, part, "key")
+    found = read_part(path, "key")
+    assert found is not None
+    assert found.block.dense.sum() != 0.0
+    assert resident_kb(path) > 0
+    let_go(found.block)
+    assert resident_kb(path) == 0
+
+
+def resident_kb(path: Path) -> int:
+    """Return how much of a mapped file this process has in memory."""
+    lines = Path("/proc/self/smaps").read_text().splitlines()
+    starts = [i for i, line in enumerate(lines) if line.endswith(str(path))]
+    return sum(int(next(line for line in lines[i:] if line.startswith("Rss:")).split()[1]) for i in starts)

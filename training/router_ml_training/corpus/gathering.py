@@ -13,6 +13,7 @@ from scipy.sparse import csr_array
 from router_ml.features import N_BUCKETS
 from router_ml_training.answers import Answers, below, common_ceiling, joined_answers, no_answers
 from router_ml_training.blocks import RowBlock
+from router_ml_training.corpus.parts import let_go
 from router_ml_training.dataset import Dataset, facts_of
 
 __all__ = ["Corpus", "Stretch", "corpus_of"]
@@ -71,7 +72,9 @@ class Corpus:
         """
         rows = np.asarray(rows, np.int64)
         answers = self._answers().of_rows(rows, self.n_rows)
-        return replace(self._facts.rows(rows), text=self._text(rows), answers=answers)
+        gathered = replace(self._facts.rows(rows), text=self._text(rows), answers=answers)
+        _let_go(self._stretches)
+        return gathered
 
     def _text(self, rows: I64) -> csr_array:
         order = np.argsort(rows, kind="stable")
@@ -115,7 +118,14 @@ def corpus_of(stretches: Sequence[Stretch], tiers: Sequence[str]) -> Corpus:
     """
     facts = facts_of([one.block.of_rows(one.rows) for one in stretches], tiers)
     ceiling = common_ceiling(np.concatenate([one.keys_of_answers() for one in stretches]))
+    _let_go(stretches)
     return Corpus(tuple(tiers), facts.digest, len(facts), facts, tuple(stretches), ceiling)
+
+
+def _let_go(stretches: Sequence[Stretch]) -> None:
+    # Everything that was taken is a copy.
+    for one in stretches:
+        let_go(one.block)
 
 
 def _stacked(pieces: Sequence[csr_array]) -> csr_array:

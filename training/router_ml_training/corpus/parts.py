@@ -28,7 +28,7 @@ from router_ml_training.answers import AnswerMaterial, Answers
 from router_ml_training.blocks import PER_ROW, RowBlock
 from router_ml_training.labels import Evidence
 
-__all__ = ["Part", "Tally", "allow_parts", "key_of", "read_part", "write_part"]
+__all__ = ["Part", "Tally", "allow_parts", "key_of", "let_go", "read_part", "write_part"]
 
 Arrays: TypeAlias = dict[str, NDArray[Any]]
 
@@ -130,7 +130,19 @@ def read_part(path: Path, key: str) -> Part | None:
     arrays = {name: _array(memory, start, *entry) for name, entry in header["arrays"].items()}
     strata = tuple((version, mode) for version, mode in header["strata"])
     tally = Tally(header["read"], header["rejected"], header["reason"])
-    return Part(_block(arrays, strata, header["ceiling"]), tally, header["last"])
+    block = _block(arrays, strata, header["ceiling"])
+    let_go(block)  # the checksum has looked at all of it
+    return Part(block, tally, header["last"])
+
+
+def let_go(block: RowBlock) -> None:
+    """Give back the memory that a mapped block takes; what is looked at afterwards is read from the file again."""
+    base: Any = block.key
+    while isinstance(base, np.ndarray):
+        base = base.base
+    base = base.obj if isinstance(base, memoryview) else base
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def allow_parts(n: int) -> None:

@@ -162,6 +162,7 @@ def _read(job: Job, begun: Begun, cache: Path) -> Corpus:
         executor=job.engine.executor,
         progress=job.progress,
     )
+    job.engine.executor.close()  # nothing is read after this: its processes would only take memory
     if corpus.n_rows == 0:
         raise DataError(f"{job.description}: no interaction to learn from")
     return corpus
