@@ -28,7 +28,8 @@ MARIMO = re.compile(r"^https://[^/]+/npm/@marimo-team/frontend@[^/]+/dist/([^?]*
 Open = Callable[..., AbstractContextManager[Any]]
 
 
-@pytest.fixture(scope="session")
+# Playwright runs an event loop on this thread as long as it is open: no other test could run its own meanwhile.
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     """The browser."""
     if importlib.util.find_spec("playwright") is None:
