@@ -27,7 +27,7 @@ $(STAMP): requirements/all.lock pyproject.toml
 		{ echo "Python 3.11 or later is needed: make install PYTHON=python3.12" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 		{ echo "$(PYTHON) has no venv module; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
-	@echo "installing about 1.4 GB into $(VENV); this takes a minute or two"
+	@echo "installing about 2.2 GB into $(VENV); this takes a minute or two"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/all.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
