@@ -13,46 +13,46 @@ from datetime import datetime
 from functools import partial
 from io import BytesIO
 from itertools import chain, compress
-from typing import Any, NamedTuple, cast, get_args
+from typing import Any
 
-import orjson
 import polars as pl
+from msgspec import Struct
+from msgspec.structs import astuple
 
-from router_ml.schema import SCHEMA, Attempt, Interaction, Mode, RequestBody, Verdict, VerdictSource
 from router_ml.store import Bounds, OnReject, StoredRow
 from router_ml.store.reading import later_feedback, log_reject, read_row
 from router_ml.store.rows import stamp, to_utc
 from router_ml_training.executor import Executor
-from router_ml_training.flat_columns import (
-    Faults,
-    booleans,
-    fields_of,
-    list_column,
-    numbers,
-    of_type,
-    one_of,
-    texts,
-    whole_numbers,
-)
+from router_ml_training.flat_columns import fields_of, list_column
 from router_ml_training.frames import INTERACTION_SCHEMA, dump, message_row, to_frame
 from router_ml_training.sources.store import open_log
+from router_ml_training.stored_json import (
+    StoredAttempt,
+    StoredInteraction,
+    StoredRequest,
+    StoredVerdict,
+    is_simple,
+    read_strictly,
+)
 
 __all__ = ["frame_of", "read_frames"]
 
 _BATCH = 4_000
-_NONE = type(None)
-_FIELDS = tuple(info.alias or name for name, info in Interaction.model_fields.items())
-_REQUEST, _ATTEMPT, _VERDICT = (tuple(kind.model_fields) for kind in (RequestBody, Attempt, Verdict))
-_SIMPLE = ("role", "content")
-_NAMES = ("id", "session_id", "tenant", "feature", "use_case", "policy_version", "mode")
-_WORDS = ("tier", "model", "finish_reason", "error", "response")
-_COUNTS = ("input_tokens", "cached_tokens", "output_tokens")
-_AMOUNTS = ("cost_usd", "ttft_ms", "latency_ms")
-_MODES, _SOURCES = frozenset(get_args(Mode)), frozenset(get_args(VerdictSource))
+# Columns that are fields of a record as they are.
+_PLAIN = (
+    "schema",
+    "id",
+    "session_id",
+    "tenant",
+    "feature",
+    "use_case",
+    "policy_version",
+    "explored",
+    "mode",
+)
+_MESSAGE = ("role", "content", "json")
 # As pydantic and orjson write a time in UTC.
 _TIME = r"^[1-9]\d{3}-\d\d-\d\dT\d\d:\d\d:[0-5]\d(\.\d{6})?Z$"
-# Of JSON of any shape, pydantic reads nothing nested deeper than some 200, and orjson long integers as floats.
-_DEEPEST, _LARGE = 50, 2.0**63
 
 
 def read_frames(
@@ -100,14 +100,16 @@ def _frame_of_slice(location: str, bounds: Bounds) -> tuple[bytes, list[tuple[st
 
 
 def frame_of(page: Sequence[StoredRow], on_reject: OnReject) -> pl.DataFrame:
-    """Return stored rows as a frame: what `read_row` and `to_frame` would make of them, at a tenth of the price.
+    """Return stored rows as a frame: what `read_row` and `to_frame` would make of them, at a twentieth of the price.
 
     Args:
         page: Stored rows.
         on_reject: Told about each row that cannot be read, which the frame does not have.
     """
     with _no_search_for_cycles():
-        frame, places = _plain_rows(page, on_reject)
+        frame, places = _strict_rows(page, on_reject)
+    if len(places) == len(page):
+        return frame
     done = set(places)
     read = ((i, read_row(*row, on_reject)) for i, row in enumerate(page) if i not in done)
     others = [(i, item) for i, item in read if item is not None]
@@ -115,18 +117,6 @@ def frame_of(page: Sequence[StoredRow], on_reject: OnReject) -> pl.DataFrame:
         return frame
     both = pl.concat([frame, to_frame([item for _, item in others])])
     return both[pl.Series([*places, *(i for i, _ in others)], dtype=pl.UInt32).arg_sort()]
-
-
-def _plain_rows(page: Sequence[StoredRow], on_reject: OnReject) -> tuple[pl.DataFrame, list[int]]:
-    """Return the rows that are just as the service writes them, and which of the page they are."""
-    taken = [(place, one) for place, row in enumerate(page) if (one := _taken(row.body)) is not None]
-    faults = Faults()
-    places = [place for place, _ in taken]
-    frame = _frame([one for _, one in taken], [page[place] for place in places], faults, on_reject)
-    if not faults:
-        return frame, places
-    kept = [i not in faults for i in range(len(places))]
-    return frame.filter(pl.Series(kept)), list(compress(places, kept))
 
 
 @contextmanager
@@ -141,192 +131,99 @@ def _no_search_for_cycles() -> Iterator[None]:
             gc.enable()
 
 
-class _Taken(NamedTuple):
-    """One record taken apart: values in the order of the schema's fields, of the parts that come in numbers too."""
-
-    fields: tuple[Any, ...]
-    request: tuple[Any, ...]
-    attempts: list[tuple[Any, ...]]
-    verdicts: list[list[tuple[Any, ...]]]
-
-
-def _taken(body: str) -> _Taken | None:
-    """Return a record that has just the fields of the schema, in all parts, and none that is rare."""
-    try:
-        record = orjson.loads(body)
-    except orjson.JSONDecodeError:  # or what pydantic reads nevertheless, such as NaN
-        return None
-    fields = _values(record, _FIELDS)
-    if fields is None or fields[_AT["features"]] is not None or fields[_AT["feedback"]] != []:
-        return None
-    request, tried = _values(fields[_AT["request"]], _REQUEST), fields[_AT["attempts"]]
-    if request is None or type(tried) is not list:
-        return None
-    attempts, verdicts = [], []
-    for one in tried:
-        attempt = _values(one, _ATTEMPT)
-        # The last two: logprobs and features.
-        if attempt is None or attempt[-1] is not None or attempt[-2] is not None or type(attempt[-3]) is not list:
-            return None
-        said = [_values(verdict, _VERDICT) for verdict in attempt[-3]]
-        if None in said:
-            return None
-        attempts.append(attempt)
-        verdicts.append(cast(list[tuple[Any, ...]], said))
-    return _Taken(fields, request, attempts, verdicts)
+def _strict_rows(page: Sequence[StoredRow], on_reject: OnReject) -> tuple[pl.DataFrame, list[int]]:
+    """Return the rows that are just as the service writes them, and which of the page they are."""
+    rows = [read_strictly(row.body) for row in page]
+    places = [i for i, row in enumerate(rows) if row is not None]
+    taken = [row for row in rows if row is not None]
+    times, is_time = _times([row.ts for row in taken])
+    if not is_time.all():
+        kept = is_time.to_list()
+        places, taken = list(compress(places, kept)), list(compress(taken, kept))
+        times = times.filter(is_time)
+    return _frame(taken, times, _feedback([page[i] for i in places], on_reject)), places
 
 
-_AT = {name: i for i, name in enumerate(_FIELDS)}
-
-
-def _values(record: Any, names: tuple[str, ...]) -> tuple[Any, ...] | None:
-    return tuple(record.values()) if type(record) is dict and tuple(record) == names else None
-
-
-def _columns_of(rows: Sequence[tuple[Any, ...]], names: Sequence[str]) -> dict[str, list[Any]]:
-    columns = list(zip(*rows, strict=True)) if rows else [()] * len(names)
-    return {name: list(column) for name, column in zip(names, columns, strict=True)}
-
-
-def _frame(rows: Sequence[_Taken], page: Sequence[StoredRow], faults: Faults, on_reject: OnReject) -> pl.DataFrame:
-    n = range(len(rows))
-    said = _columns_of([row.fields for row in rows], _FIELDS)
-    asked = _columns_of([row.request for row in rows], _REQUEST)
-    columns = {name: texts(said[name], n, faults) for name in _NAMES}
-    faults.add_where([value != SCHEMA for value in said["schema"]], n)
-    faults.add_where([not text for text in said["id"]], n)
-    columns |= {
-        "schema": pl.repeat(SCHEMA, len(rows), dtype=pl.String, eager=True),
-        "ts": _times(said["ts"], faults),
-        "mode": one_of(said["mode"], _MODES, n, faults),
-        "tags": _dumped(said["tags"], faults, dict),
-        "messages": _messages(asked["messages"], faults),
-        "tools": _tools(asked["tools"], faults),
-        "response_format": _dumped(asked["response_format"], faults, dict, _NONE),
-        "max_tokens": whole_numbers(asked["max_tokens"], n, faults),
-        "features": pl.repeat(None, len(rows), dtype=INTERACTION_SCHEMA["features"], eager=True),
-        "candidates": _candidates(said["candidates"], faults),
-        "propensity": _propensity(said["propensity"], faults),
-        "explored": booleans(said["explored"], n, faults, needed=True),
-        "attempts": _attempts(rows, faults),
+def _frame(rows: Sequence[StoredInteraction], times: pl.Series, feedback: pl.Series) -> pl.DataFrame:
+    said = _columns_of(rows, StoredInteraction)
+    asked = _columns_of(said["request"], StoredRequest)
+    values: dict[str, Sequence[Any]] = {name: said[name] for name in _PLAIN}
+    values |= {
+        "tags": [dump(tags) if tags else "{}" for tags in said["tags"]],
+        "tools": [None if tools is None else dump(tools) for tools in asked["tools"]],
+        "response_format": [None if shape is None else dump(shape) for shape in asked["response_format"]],
+        "max_tokens": asked["max_tokens"],
+        "features": [None] * len(rows),
     }
-    # The last of all: what is wrong with faulty rows is told when they are read again.
-    columns["feedback"] = _feedback(page, faults, on_reject)
+    columns = {
+        "ts": times,
+        "messages": _messages(asked["messages"]),
+        "candidates": _candidates(said["candidates"]),
+        "propensity": _propensity(said["propensity"]),
+        "attempts": _attempts(said["attempts"]),
+        "feedback": feedback,
+    }
+    # Each as a column first: a frame of lists would guess at their types.
+    columns |= {name: pl.Series(column, dtype=INTERACTION_SCHEMA[name]) for name, column in values.items()}
     return pl.DataFrame({name: columns[name] for name in INTERACTION_SCHEMA}, schema=INTERACTION_SCHEMA)
 
 
-def _times(values: list[Any], faults: Faults) -> pl.Series:
-    found = texts(values, range(len(values)), faults)
+def _times(values: list[str]) -> tuple[pl.Series, pl.Series]:
+    found = pl.Series(values, dtype=pl.String)
     times = found.str.strip_suffix("Z").str.to_datetime(
         "%Y-%m-%dT%H:%M:%S%.f", time_unit="us", time_zone="UTC", strict=False
     )
-    as_expected = found.str.contains(_TIME).fill_null(False) & times.is_not_null()
-    faults.add_where(~as_expected, range(len(values)))
-    return times
+    return times, found.str.contains(_TIME) & times.is_not_null()
 
 
-def _dumped(values: list[Any], faults: Faults, *types: type) -> pl.Series:
-    if not set(map(type, values)) <= set(types):
-        faults.add_where([type(value) not in types for value in values], range(len(values)))
-    faults.add_where([bool(value) and not _is_common(value) for value in values], range(len(values)))
-    return pl.Series(["{}" if value == {} else dump(value) for value in values], dtype=pl.String)
+def _columns_of(rows: Sequence[Struct], kind: type[Struct]) -> dict[str, Sequence[Any]]:
+    names = kind.__struct_fields__
+    return dict(zip(names, zip(*map(astuple, rows), strict=True) if rows else [()] * len(names), strict=True))
 
 
-def _tools(values: list[Any], faults: Faults) -> pl.Series:
-    faults.add_where([value is not None and not _are_records(value) for value in values], range(len(values)))
-    return _dumped(values, faults, list, _NONE)
-
-
-def _are_records(value: Any) -> bool:
-    return type(value) is list and all(type(item) is dict for item in value)
-
-
-def _is_common(value: Any, left: int = _DEEPEST) -> bool:
-    if not isinstance(value, dict | list):
-        return not isinstance(value, float) or abs(value) < _LARGE
-    inner = value.values() if isinstance(value, dict) else value
-    return left > 0 and all(_is_common(item, left - 1) for item in inner)
-
-
-def _messages(values: list[Any], faults: Faults) -> pl.Series:
-    lengths: list[int] = []
-    flat: list[tuple[Any, ...]] = []
-    for i, messages in enumerate(values):
-        if not _are_records(messages):
-            faults.add(i)
-            lengths.append(0)
-            continue
-        lengths.append(len(messages))
-        for message in messages:
-            if tuple(message) == _SIMPLE and type(message["role"]) is type(message["content"]) is str:
-                flat.append((message["role"], message["content"], None))
-            elif _is_common(message):
-                flat.append(tuple(message_row(message).values()))
-            else:
-                faults.add(i)
-                flat.append((None, None, None))
-    columns = _columns_of(flat, ("role", "content", "json"))
-    inner = {name: pl.Series(column, dtype=pl.String) for name, column in columns.items()}
-    return list_column(inner, lengths, INTERACTION_SCHEMA["messages"])
-
-
-def _candidates(values: list[Any], faults: Faults) -> pl.Series:
-    lists = of_type(values, list, faults, [])
-    owners = [i for i, names in enumerate(lists) for _ in names]
-    flat = list(chain.from_iterable(lists))
-    faults.add_where([name is None for name in flat], owners)
-    return list_column(texts(flat, owners, faults), list(map(len, lists)), INTERACTION_SCHEMA["candidates"])
-
-
-def _propensity(values: list[Any], faults: Faults) -> pl.Series:
-    dicts = of_type(values, dict, faults, {})
-    owners = [i for i, chances in enumerate(dicts) for _ in chances]
-    flat = list(chain.from_iterable(chances.values() for chances in dicts))
-    faults.add_where([p is None for p in flat], owners)
-    p = numbers(flat, owners, faults, most=1.0)
-    faults.update(
-        i
-        for i, chances in enumerate(dicts)
-        if chances and i not in faults and not 0.999 <= sum(chances.values()) <= 1.001
-    )
-    tiers = pl.Series(list(chain.from_iterable(dicts)), dtype=pl.String)
-    return list_column({"tier": tiers, "p": p}, list(map(len, dicts)), INTERACTION_SCHEMA["propensity"])
-
-
-def _attempts(rows: Sequence[_Taken], faults: Faults) -> pl.Series:
-    owners = [i for i, row in enumerate(rows) for _ in row.attempts]
-    said = _columns_of([attempt for row in rows for attempt in row.attempts], _ATTEMPT)
-    columns = {name: texts(said[name], owners, faults) for name in _WORDS}
-    columns |= {name: whole_numbers(said[name], owners, faults) for name in _COUNTS}
-    columns |= {name: numbers(said[name], owners, faults) for name in _AMOUNTS}
-    faults.add_where([not tier for tier in said["tier"]], owners)
-    for name in ("model", "cached_tokens"):
-        faults.add_where([value is None for value in said[name]], owners)
-    calls = said["tool_calls"]
-    faults.add_where([one != [] and not (_are_records(one) and _is_common(one)) for one in calls], owners)
-    columns["tool_calls"] = pl.Series([dump(one or None) for one in calls], dtype=pl.String)
-    verdicts = [said for row in rows for said in row.verdicts]
-    columns["verdicts"] = _verdicts(verdicts, owners, faults)
-    return list_column(columns, [len(row.attempts) for row in rows], INTERACTION_SCHEMA["attempts"])
-
-
-def _verdicts(values: list[list[tuple[Any, ...]]], owners: Sequence[int], faults: Faults) -> pl.Series:
-    whose = [owner for owner, verdicts in zip(owners, values, strict=True) for _ in verdicts]
-    said = _columns_of(list(chain.from_iterable(values)), _VERDICT)
-    columns = {
-        "adequate": booleans(said["adequate"], whose, faults),
-        "score": numbers(said["score"], whose, faults, most=1.0),
-        "source": one_of(said["source"], _SOURCES, whose, faults),
-        "reason": texts(said["reason"], whose, faults),
-    }
-    return list_column(columns, list(map(len, values)), fields_of(INTERACTION_SCHEMA["attempts"])["verdicts"])
-
-
-def _feedback(page: Sequence[StoredRow], faults: Faults, on_reject: OnReject) -> pl.Series:
-    said = [
-        later_feedback(row.id, row.feedback, on_reject) if row.feedback and i not in faults else []
-        for i, row in enumerate(page)
+def _messages(values: Sequence[list[dict[str, Any]]]) -> pl.Series:
+    flat = [
+        (message["role"], message["content"], None) if is_simple(message) else tuple(message_row(message).values())
+        for messages in values
+        for message in messages
     ]
+    columns = list(zip(*flat, strict=True)) or [(), (), ()]
+    inner = {name: pl.Series(column, dtype=pl.String) for name, column in zip(_MESSAGE, columns, strict=True)}
+    return list_column(inner, list(map(len, values)), INTERACTION_SCHEMA["messages"])
+
+
+def _candidates(values: Sequence[list[str]]) -> pl.Series:
+    flat = pl.Series(list(chain.from_iterable(values)), dtype=pl.String)
+    return list_column(flat, list(map(len, values)), INTERACTION_SCHEMA["candidates"])
+
+
+def _propensity(values: Sequence[dict[str, float]]) -> pl.Series:
+    tiers = pl.Series(list(chain.from_iterable(values)), dtype=pl.String)
+    p = pl.Series(list(chain.from_iterable(chances.values() for chances in values)), dtype=pl.Float64)
+    return list_column({"tier": tiers, "p": p}, list(map(len, values)), INTERACTION_SCHEMA["propensity"])
+
+
+def _attempts(values: Sequence[list[StoredAttempt]]) -> pl.Series:
+    shape = INTERACTION_SCHEMA["attempts"]
+    said = _columns_of(list(chain.from_iterable(values)), StoredAttempt)
+    calls = [dump(one) if one else None for one in said["tool_calls"]]
+    other = {"tool_calls": pl.Series(calls, dtype=pl.String), "verdicts": _verdicts(said["verdicts"])}
+    columns = {
+        name: other[name] if name in other else pl.Series(said[name], dtype=dtype)
+        for name, dtype in fields_of(shape).items()
+    }
+    return list_column(columns, list(map(len, values)), shape)
+
+
+def _verdicts(values: Sequence[list[StoredVerdict]]) -> pl.Series:
+    shape = fields_of(INTERACTION_SCHEMA["attempts"])["verdicts"]
+    said = _columns_of(list(chain.from_iterable(values)), StoredVerdict)
+    columns = {name: pl.Series(said[name], dtype=dtype) for name, dtype in fields_of(shape).items()}
+    return list_column(columns, list(map(len, values)), shape)
+
+
+def _feedback(page: Sequence[StoredRow], on_reject: OnReject) -> pl.Series:
+    said = [later_feedback(row.id, row.feedback, on_reject) if row.feedback else [] for row in page]
     flat = [vars(one) for one in chain.from_iterable(said)]
     shape = INTERACTION_SCHEMA["feedback"]
     columns = {name: pl.Series([one[name] for one in flat], dtype=dtype) for name, dtype in fields_of(shape).items()}
