@@ -44,7 +44,7 @@ _PART_BYTES = 16 * 2**20
 
 
 class ObjectConflict(ObjectStoreError):
-    """Another writer was faster: the object is not what the condition of a write said."""
+    """Another writer was faster: the object is not what the condition of a write or a read said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,10 +236,28 @@ class ObjectStore:
         """Return an object as a file that can be read and sought in; each piece is one request."""
         return cast(BinaryIO, io.BufferedReader(_ObjectFile(self, item), _READ_BYTES))
 
-    def get_range(self, key: str, start: int, length: int) -> bytes:
-        """Return a piece of an object."""
-        with self._explained(key):
-            return bytes(self.api.get_range(self.client, self._path(key), start=start, length=length))
+    def get_range(self, item: Listed, start: int, length: int) -> bytes:
+        """Return a piece of an object as it was listed.
+
+        Raises:
+            ObjectConflict: When it has been written anew since.
+        """
+        options: dict[str, Any] = {"range": (start, start + length)}
+        if item.etag:
+            options["if_match"] = item.etag
+        with self._explained(item.key):
+            return bytes(self.api.get(self.client, self._path(item.key), options=options).bytes())
+
+    def check(self, item: Listed) -> None:
+        """Ask whether an object is still as it was listed.
+
+        Raises:
+            ObjectConflict: When it has been written anew since.
+        """
+        with self._explained(item.key):
+            etag = self.api.head(self.client, self._path(item.key))["e_tag"]
+        if item.etag and etag != item.etag:
+            raise ObjectConflict(_changed(self.url_of(item.key)))
 
     def _path(self, key: str) -> str:
         return "/".join(part for part in (self.prefix, key) if part)
@@ -277,7 +295,7 @@ class _ObjectFile(io.RawIOBase):
         length = min(len(buffer), self._item.size - self._at)
         if length <= 0:
             return 0
-        data = self._store.get_range(self._item.key, self._at, length)
+        data = self._store.get_range(self._item, self._at, length)
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)
@@ -305,7 +323,7 @@ def explain(error: Exception, url: str, connection: Connection) -> ObjectStoreEr
             f"{url}: {connection.where} denies access{said}; check the keys that [objects] names, and their rights"
         )
     if kind in ("AlreadyExistsError", "PreconditionError"):
-        return ObjectConflict(f"{url}: another writer has changed it meanwhile; look at what is there, and try again")
+        return ObjectConflict(_changed(url))
     if isinstance(error, FileNotFoundError) or kind == "NotFoundError":
         return _NoSuchObject(f"{url}: no such object")
     if code or "status code" in text:
@@ -314,3 +332,7 @@ def explain(error: Exception, url: str, connection: Connection) -> ObjectStoreEr
     return ObjectStoreError(
         f"{url}: {connection.where} does not answer; check that it is up, and the endpoint_url of [objects]"
     )
+
+
+def _changed(url: str) -> str:
+    return f"{url}: another writer has changed it meanwhile; look at what is there, and try again"

@@ -299,7 +299,7 @@ class Shelf:
             return ()
         except (OSError, ValueError) as error:
             raise BundleCorrupt(f"{file}: cannot be read ({error}); delete it, then retrain") from error
-        if not isinstance(found, list) or not all(isinstance(line, dict) for line in found):
+        if not isinstance(found, list) or not all(_is_gate(line) for line in found):
             raise BundleCorrupt(f"{file}: expected a list of gates; delete it, then retrain")
         return tuple(found)
 
@@ -357,6 +357,10 @@ class Shelf:
             manifest.simulated,
             challenger=version == challenger,
         )
+
+
+def _is_gate(line: object) -> bool:
+    return isinstance(line, dict) and isinstance(line.get("name"), str) and isinstance(line.get("passed"), bool)
 
 
 def _check_share(share: float | None) -> None:

@@ -74,10 +74,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_config(home)
         words = ["retrain", "--store", url, "--no-mlflow"]
         say("retraining")
-        full = run_command(words, home, failed_check=True)
+        full = run_command(words, home)
         say(f"{args.more:,} interactions more, after {full.wall_s:.0f} s")
         fill(url, args.size, args.more, rng)
-        later = run_command(words, home, failed_check=True)
+        later = run_command(words, home)
     rows = rows_of(args.size, ingest, read, full, later)
     print_table(made, rows)
     write_rows(args.out, rows, made, protocols={row.protocol for row in rows})

@@ -151,13 +151,12 @@ def write_config(home: Path) -> None:
     (home / "router.toml").write_text(config, encoding="utf-8")
 
 
-def run_command(words: Sequence[str], home: Path, *, failed_check: bool = False) -> Ran:
+def run_command(words: Sequence[str], home: Path) -> Ran:
     """Run `router-ml` on two cores, in a process of its own, and return what it cost.
 
     Args:
         words: The command and its arguments.
         home: Folder with a router.toml.
-        failed_check: Whether exit code 1, such as that of a champion that stays, is as good as 0.
 
     Raises:
         RuntimeError: When it fails; with what it said.
@@ -183,7 +182,7 @@ def run_command(words: Sequence[str], home: Path, *, failed_check: bool = False)
         wall_s = time.perf_counter() - started
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode not in (0, 1) or (process.returncode == 1 and not failed_check):
+    if process.returncode != 0:
         raise RuntimeError(f"{' '.join(command)}: {(home / 'errors.txt').read_text(encoding='utf-8')}")
     return Ran(
         record=json.loads(said.read_text(encoding="utf-8")),

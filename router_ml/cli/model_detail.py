@@ -80,7 +80,7 @@ def _gates(lines: list[Mapping[str, Any]]) -> str:
     if not lines:
         return "no gates were asked"
     rows = [
-        [line["name"], _said(line), _number(line.get("value")), _number(line.get("limit")), line["detail"]]
+        [line["name"], _said(line), _number(line.get("value")), _number(line.get("limit")), line.get("detail")]
         for line in lines
     ]
     return table(["gate", "result", "value", "limit", "why"], rows)
@@ -94,8 +94,8 @@ def _metrics(record: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     return list(record["metrics"].items())
 
 
-def _number(value: float | None) -> str | None:
-    return None if value is None else f"{value:.4g}"
+def _number(value: object) -> str | None:
+    return f"{value:.4g}" if isinstance(value, int | float) else None if value is None else str(value)
 
 
 def _time(text: str) -> str:

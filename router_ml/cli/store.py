@@ -53,8 +53,16 @@ def run(args: argparse.Namespace) -> int:
         return 1
     with _open(url) as store:
         deleted = store.delete(ids=args.id, tenant=args.tenant, before=args.before)
-    emit(args, {"deleted": deleted}, f"deleted {deleted} interactions, with their feedback")
+    emit(args, {"deleted": deleted}, f"deleted {deleted} interactions, with their feedback{_elsewhere(args)}")
     return 0
+
+
+def _elsewhere(args: argparse.Namespace) -> str:
+    """Name the command that reaches archives: the store does not know where they are."""
+    named = [f"--forget-id {id_}" for id_ in args.id or ()][:1] or [f"--forget-tenant {args.tenant}"]
+    if not args.id and (args.tenant is None or args.before is not None):
+        return ""
+    return f"\nWhere they were archived they still are; `router-ml archive --to URL {named[0]}` takes them out there"
 
 
 def _open(url: str) -> EventStore:

@@ -89,10 +89,11 @@ class EventStore(Protocol):
         """
         ...
 
-    def slices(self, size: int) -> list[StoreSlice]:
+    def slices(self, size: int, bounds: Bounds | None = None) -> list[StoreSlice]:
         """Return the interactions cut into slices of at most `size`, by UTC day and (ts, id), each with a fingerprint.
 
-        What is appended to a day leaves its earlier slices as they are, unless it is dated before them.
+        What is appended to a day leaves its earlier slices as they are, unless it is dated before them. With `bounds`,
+        what is within them now is the one slice; none when nothing is.
         """
         ...
 

@@ -38,20 +38,21 @@ class StoreRow(NamedTuple):
 
     @classmethod
     def of(
-        cls, id_: str, ts: datetime, body: str, *, mode: Mode, policy_version: str | None, tenant: str | None
+        cls, id_: str, ts: datetime | str, body: str, *, mode: Mode, policy_version: str | None, tenant: str | None
     ) -> StoreRow:
         """Bring the columns of one interaction into the form in which they are kept.
 
         Args:
             id_: Of the interaction.
-            ts: When the request arrived; a time without zone is UTC.
+            ts: When the request arrived; a time without zone is UTC, and a text is one that `stamp` would write.
             body: The whole interaction as one line of JSON, without lone surrogates.
             mode: Of the interaction.
             policy_version: Who decided, where it is known.
             tenant: Who pays, where it is known; kept as "" where not.
         """
         version = None if policy_version is None else clean(policy_version)
-        return cls(clean(id_), stamp(ts), mode, version, clean(tenant) if tenant else "", body)
+        when = ts if isinstance(ts, str) else stamp(ts)
+        return cls(clean(id_), when, mode, version, clean(tenant) if tenant else "", body)
 
 
 class StoredRow(NamedTuple):

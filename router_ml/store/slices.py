@@ -16,6 +16,7 @@ __all__ = ["page_of", "slices_of"]
 
 # What `rows.stamp` writes, always: a stamp and an id can be taken apart again.
 _STAMP = len("2026-01-01T00:00:00.000000+00:00")
+_DAY = len("2026-01-01")
 # Ids in any fixed order: the same rows give the same text, and other rows another one.
 _IDS = {
     "sqlite": "group_concat(id, char(31))",
@@ -26,6 +27,11 @@ _DAYS = "SELECT substr(ts, 1, 10) AS day, count(*) AS n FROM interactions GROUP 
 _CUT = (
     "SELECT count(*) AS n, min(ts || id) AS first, max(ts || id) AS last, {ids} AS ids FROM (SELECT ts, id "
     "FROM interactions WHERE ts >= :ts AND ts < :end AND (ts, id) > (:ts, :id) ORDER BY ts, id LIMIT :size) AS next"
+)
+_WITHIN = (
+    "SELECT count(*) AS n, min(ts || id) AS first, max(ts || id) AS last, {ids} AS ids FROM (SELECT ts, id "
+    "FROM interactions WHERE ts >= :ts_0 AND ts <= :ts_1 AND (ts, id) >= (:ts_0, :id_0) "
+    "AND (ts, id) <= (:ts_1, :id_1) ORDER BY ts, id) AS within"
 )
 # The times say which partitions of PostgreSQL are opened; comparing pairs does not.
 _BETWEEN = "i.ts >= :ts_0 AND i.ts <= :ts_1 AND (i.ts, i.id) >= (:ts_0, :id_0) AND (i.ts, i.id) <= (:ts_1, :id_1)"
@@ -40,7 +46,7 @@ _WORDS_ON = (
 )
 
 
-def slices_of(connection: Connection, size: int) -> Iterator[StoreSlice]:
+def slices_of(connection: Connection, size: int, bounds: Bounds | None = None) -> Iterator[StoreSlice]:
     """Cut a store into slices, oldest first.
 
     What is appended to a day leaves its earlier slices as they are, unless it is dated before them.
@@ -48,22 +54,26 @@ def slices_of(connection: Connection, size: int) -> Iterator[StoreSlice]:
     Args:
         connection: In a transaction.
         size: Interactions per slice, at most.
+        bounds: Of one slice: what is within them now, whatever its size; None for the whole store.
     """
     dialect = connection.dialect.name
+    if bounds is not None:
+        row = connection.execute(text(_WITHIN.format(ids=_IDS[dialect])), _named(bounds)).one()
+        if row.n:
+            yield _slice(bounds[0][0][:_DAY], 0, row, _judged(connection, bounds))
+        return
     has_feedback = connection.execute(text("SELECT 1 FROM feedback LIMIT 1")).first() is not None
     cut = text(_CUT.format(ids=_IDS[dialect]))
     for day, _ in connection.execute(text(_DAYS)).all():
         # A stamp goes on with a T.
         after, end, number = (day, ""), f"{day}U", 0
         while (row := connection.execute(cut, {"size": size, "ts": after[0], "id": after[1], "end": end}).one()).n:
-            bounds = _apart(row.first), _apart(row.last)
-            said = _judged(connection, bounds) if has_feedback else (0, 0)
-            marks = "\x1f".join((day, str(row.n), row.first, row.last, row.ids, *map(str, said)))
-            fingerprint = hashlib.sha256(marks.encode("utf-8", "surrogatepass")).hexdigest()
-            yield StoreSlice(day, number, row.n, bounds, fingerprint)
+            found = _apart(row.first), _apart(row.last)
+            said = _judged(connection, found) if has_feedback else (0, 0)
+            yield _slice(day, number, row, said)
             if row.n < size:
                 break
-            after, number = bounds[1], number + 1
+            after, number = found[1], number + 1
 
 
 def page_of(
@@ -100,6 +110,12 @@ def _words_on(connection: Connection, rows: Sequence[Any]) -> dict[str, list[str
     for decision_id, body in connection.execute(text(_WORDS_ON), _named(bounds)):
         found.setdefault(decision_id, []).append(body)
     return found
+
+
+def _slice(day: str, number: int, row: Any, said: tuple[int, int]) -> StoreSlice:
+    marks = "\x1f".join((day, str(row.n), row.first, row.last, row.ids, *map(str, said)))
+    fingerprint = hashlib.sha256(marks.encode("utf-8", "surrogatepass")).hexdigest()
+    return StoreSlice(day, number, row.n, (_apart(row.first), _apart(row.last)), fingerprint)
 
 
 def _judged(connection: Connection, bounds: Bounds) -> tuple[int, int]:

@@ -206,14 +206,14 @@ class SqlStore:
                 return
             page = query.where(tuple_(INTERACTIONS.c.ts, INTERACTIONS.c.id) > (rows[-1].ts, rows[-1].id))
 
-    def slices(self, size: int) -> list[StoreSlice]:
-        """Return the interactions cut into slices of at most `size`, by UTC day and (ts, id), each with a fingerprint.
+    def slices(self, size: int, bounds: Bounds | None = None) -> list[StoreSlice]:
+        """Return the interactions cut into slices of at most `size`, or the one slice within `bounds`, as it is now.
 
         Raises:
             StoreError: When the store cannot be read.
         """
         with self._explained("read"), self._engine.connect() as connection:
-            return list(slices_of(connection, size))
+            return list(slices_of(connection, size, bounds))
 
     def pages(
         self, since: datetime | None = None, *, bounds: Bounds | None = None, size: int = SCAN_PAGE

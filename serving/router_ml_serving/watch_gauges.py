@@ -62,6 +62,8 @@ class WatchGauges:
             self._drifted.labels(line.name, line.kind).set(line.drifted)
         for alarm in watch.alarms:
             self._alarm.labels(alarm.kind, alarm.tier, alarm.direction).set(alarm.rings)
+        if not watch.n:  # a golden set alone has ended; nobody has looked at the traffic
+            return
         clock, checked = self._clock, watch.checked
         self._age.labels(watch.bundle).set_function(lambda: (clock() - checked).total_seconds())
 

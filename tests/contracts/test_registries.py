@@ -13,6 +13,7 @@ import pytest
 
 from router_ml.checks import CHECKS
 from router_ml.cli import COMMANDS
+from router_ml.cli.announcing import LISTENERS
 from router_ml.cli.config import SETTINGS
 from router_ml.constraints import CONSTRAINTS
 from router_ml.registry import Registry
@@ -24,7 +25,7 @@ from router_ml_training.retrain.gating import GATES
 from router_ml_training.simulate import POLICIES
 from router_ml_training.sources import SOURCES
 
-REGISTRIES = (CHECKS, CONSTRAINTS, GATES, LEARNERS, POLICIES, ROUTERS, SETTINGS, SHAPES, SOURCES, STORES)
+REGISTRIES = (CHECKS, CONSTRAINTS, GATES, LEARNERS, LISTENERS, POLICIES, ROUTERS, SETTINGS, SHAPES, SOURCES, STORES)
 ENTRIES = [(registry, name) for registry in REGISTRIES for name in registry]
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -44,6 +45,7 @@ def test_no_registry_is_forgotten_here(modules: list) -> None:
         "CONSTRAINTS",
         "GATES",
         "LEARNERS",
+        "LISTENERS",
         "POLICIES",
         "ROUTERS",
         "SETTINGS",

@@ -1,4 +1,4 @@
-"""The schedules that the docs show are ones that cron, systemd and Airflow understand."""
+"""The schedules that the docs and deployments show are ones that cron, systemd, Airflow and Kubernetes understand."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+
+from router_ml.errors import RouterError, UsageError
 
 CRON = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
 
@@ -77,8 +81,8 @@ def test_the_airflow_dag_is_python_and_runs_the_command(page: str) -> None:
     assert all(fits(f, *limits) for f, limits in zip(ast.literal_eval(schedule).split(), CRON, strict=True))
 
 
-@pytest.mark.parametrize(("ended", "task"), [(0, 0), (1, 0), (2, 99), (137, 137)])
-def test_the_airflow_task_tells_results_from_faults(page: str, ended: int, task: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("ended", "task"), [(0, 0), (1, 1), (2, 2), (137, 137)])
+def test_the_airflow_task_fails_when_the_command_does(page: str, ended: int, task: int, tmp_path: Path) -> None:
     (block,) = blocks(page, "python")
     calls = [node for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Call)]
     operator = next(node for node in calls if ast.unparse(node.func) == "BashOperator")
@@ -88,3 +92,46 @@ def test_the_airflow_task_tells_results_from_faults(page: str, ended: int, task:
     program.write_text(f"#!/bin/sh\nexit {ended}\n")
     program.chmod(0o755)
     assert subprocess.run(["bash", "-c", command], cwd=tmp_path, check=False).returncode == task
+
+
+@pytest.fixture
+def job(root: Path) -> dict[str, Any]:
+    text = (root / "serving" / "kubernetes" / "retrain.yaml").read_text(encoding="utf-8")
+    (found,) = [one for one in yaml.safe_load_all(text) if one["kind"] == "CronJob"]
+    spec: dict[str, Any] = found["spec"]["jobTemplate"]["spec"]
+    return spec
+
+
+def test_the_job_is_tried_again_where_that_helps(job: dict[str, Any]) -> None:
+    (container,) = job["template"]["spec"]["containers"]
+    (rule,) = job["podFailurePolicy"]["rules"]
+    given_up = {"containerName": container["name"], "operator": "In", "values": [UsageError.exit_code]}
+    assert rule == {"action": "FailJob", "onExitCodes": given_up}
+    assert RouterError.exit_code not in given_up["values"]
+    assert job["backoffLimit"] > 0
+    assert job["template"]["spec"]["restartPolicy"] == "Never", "or the policy does not count"
+
+
+@pytest.mark.parametrize(
+    ("ends", "pod", "did"),
+    [
+        ({}, 0, ["pull", "retrain", "push"]),
+        ({"retrain": 1}, 1, ["pull", "retrain", "push"]),
+        ({"retrain": 2}, 2, ["pull", "retrain", "push"]),
+        ({"pull": 1}, 1, ["pull"]),
+        ({"push": 1}, 1, ["pull", "retrain", "push"]),
+    ],
+)
+def test_the_job_ends_as_retraining_did(
+    job: dict[str, Any], ends: dict[str, int], pod: int, did: list[str], tmp_path: Path
+) -> None:
+    (container,) = job["template"]["spec"]["containers"]
+    program = tmp_path / "router-ml"
+    cases = "\n".join(f"*{word}*) exit {code} ;;" for word, code in ends.items())
+    program.write_text(f'#!/bin/sh\necho "$1 $2" >> {tmp_path}/did\ncase "$1 $2" in\n{cases}\nesac\n')
+    program.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    command = [*container["command"], *container["args"]]
+    assert subprocess.run(command, env=environment, check=False).returncode == pod
+    lines = (tmp_path / "did").read_text().splitlines()
+    assert [word for line in lines for word in ("pull", "retrain", "push") if word in line] == did

@@ -13,7 +13,7 @@ import pytest
 
 from router_ml.config import load_config
 from router_ml_training.settings import MlflowSettings
-from router_ml_training.tracking import alias_version
+from tests.training.tracking_records import alias_version
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
 

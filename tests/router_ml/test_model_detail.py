@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -76,6 +77,21 @@ def test_each_gate_has_its_result_figure_and_limit(run: Run, shelf: Shelf) -> No
     assert ["certificate", "passed", "0.21", "0", "proven"] in lines
     assert ["saving", "failed", "-0.04", "-", "4 % less"] in lines
     assert ["drift", "warned", "0.3", "0.25", "other traffic"] in lines
+
+
+@pytest.mark.parametrize("line", ['{"passed": true}', '{"name": "size"}', '{"name": 3, "passed": true}', "[]"])
+def test_a_gates_file_that_is_none_is_said(line: str, run: Run, shelf: Shelf) -> None:
+    (shelf.directory / "gates" / "v1.json").write_text(f"[{line}]")
+    code, _, err = run("models", "v1")
+    assert code == 1
+    assert "v1.json: expected a list of gates; delete it" in err
+
+
+def test_a_gate_with_less_or_other_than_usual_is_shown_as_it_is(run: Run, shelf: Shelf) -> None:
+    (shelf.directory / "gates" / "v1.json").write_text('[{"name": "odd", "passed": true, "value": "high"}]')
+    code, out, _ = run("models", "v1")
+    assert code == 0
+    assert re.search(r"odd +passed +high", out)
 
 
 def test_champion_and_challenger_are_marked(run: Run, shelf: Shelf, make_bundle: Make) -> None:

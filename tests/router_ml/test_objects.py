@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from router_ml.config import ObjectSettings
 from router_ml.errors import ConfigError, MissingExtra, ObjectStoreError, UsageError
-from router_ml.objects import ObjectConflict, connect, is_object_url, open_objects, split_url
+from router_ml.objects import Listed, ObjectConflict, connect, is_object_url, open_objects, split_url
 
 KEYS = {"AWS_ACCESS_KEY_ID": "an-id", "AWS_SECRET_ACCESS_KEY": "a-word-not-to-be-seen"}
 AWAY = ObjectSettings(endpoint_url="http://127.0.0.1:9", retry_s=0.2)
@@ -100,13 +101,28 @@ def test_what_is_there_already_is_no_conflict(objects: Any) -> None:
 
 
 @pytest.mark.e2e
+def test_an_object_that_is_written_anew_while_it_is_read_is_not_read_on(objects: Any, tmp_path: Path) -> None:
+    store = objects.store()
+    (tmp_path / "old").write_bytes(b"old" * 4)
+    (tmp_path / "new").write_bytes(b"new" * 4)
+    store.replace("log", tmp_path / "old")
+    (item,) = store.list()
+    store.check(item)
+    assert store.get_range(item, 3, 3) == b"old"
+    store.replace("log", tmp_path / "new")
+    for attempt in (lambda: store.get_range(item, 3, 3), lambda: store.open(item).read(), lambda: store.check(item)):
+        with pytest.raises(ObjectConflict, match="another writer has changed it meanwhile"):
+            attempt()
+
+
+@pytest.mark.e2e
 def test_a_missing_bucket_is_named(objects: Any) -> None:
     store = open_objects("s3://no-such-bucket/models", objects.settings, KEYS)
     for attempt in (
         lambda: store.get("champion"),
         lambda: list(store.list()),
         lambda: store.put("champion", b"", after=None),
-        lambda: store.get_range("champion", 0, 1),
+        lambda: store.get_range(Listed("champion", 1, "", datetime(2026, 11, 22, tzinfo=UTC)), 0, 1),
     ):
         with pytest.raises(
             ObjectStoreError, match=f"there is no bucket 'no-such-bucket' at {objects.endpoint}; make it"

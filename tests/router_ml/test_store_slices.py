@@ -95,3 +95,18 @@ def test_an_empty_store_has_no_slices(tmp_path: Path) -> None:
     with open_store(f"sqlite:///{tmp_path}/empty.db") as store:
         assert store.slices(10) == []
         assert list(store.pages()) == []
+
+
+def test_what_is_within_the_bounds_of_a_slice_has_its_fingerprint_until_it_changes(store: EventStore) -> None:
+    slices = store.slices(10)
+    assert [store.slices(10, one.bounds)[0].fingerprint for one in slices] == [one.fingerprint for one in slices]
+    _, second, *_ = slices
+    late = item(99, START + timedelta(minutes=75))
+    store.append([late])
+    assert store.slices(10, second.bounds)[0].fingerprint != second.fingerprint
+    store.delete(ids=[late.id])
+    assert store.slices(10, second.bounds)[0].fingerprint == second.fingerprint
+    store.amend("i007", Feedback(ts=START, source="user", adequate=True))
+    assert store.slices(10, second.bounds)[0].fingerprint != second.fingerprint
+    store.delete(ids=[f"i{i:03d}" for i in range(30)])
+    assert store.slices(10, second.bounds) == []

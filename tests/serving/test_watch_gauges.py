@@ -51,6 +51,13 @@ def test_a_look_is_shown_with_its_age(telemetry: Telemetry, tmp_path: Path) -> N
     assert telemetry.stats()["alarm"] == {"quality,small,fall": 1.0}
 
 
+def test_a_golden_set_alone_has_no_age_of_a_look_at_the_traffic(telemetry: Telemetry, tmp_path: Path) -> None:
+    write_watch(tmp_path, a_watch().model_copy(update={"n": 0, "drift": ()}))
+    found = shown(telemetry)
+    assert any("router_ml_alarm{" in line for line in found)
+    assert [line for line in found if "watch_age" in line] == []
+
+
 def test_the_next_look_replaces_it(telemetry: Telemetry, tmp_path: Path) -> None:
     write_watch(tmp_path, a_watch())
     shown(telemetry)

@@ -13,7 +13,9 @@ from router_ml.config import ObjectSettings
 from router_ml.errors import DataError, ObjectStoreError, UsageError
 from router_ml.schema import Feedback, Interaction, parse_interaction
 from router_ml.store import EventStore, open_store
-from router_ml_training.archive import archive, open_place
+from router_ml_training.archive import archive, forget
+from router_ml_training.archive_lock import LOCK
+from router_ml_training.archive_places import open_place
 from router_ml_training.frames import read_parquet
 from router_ml_training.sources.objects import scan
 
@@ -34,7 +36,7 @@ def store(tmp_path: Path) -> Any:
 
 
 def bytes_below(folder: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("[!.]*") if file.is_file()}
 
 
 def ids_of(file: Path) -> list[str]:
@@ -126,7 +128,7 @@ def test_a_damaged_day_stops_everything_before_it_is_deleted(store: EventStore, 
 
 def test_a_folder_that_cannot_be_written_is_named(store: EventStore, tmp_path: Path) -> None:
     (tmp_path / "past").write_text("a file")
-    with pytest.raises(UsageError, match=r"part-0.parquet: cannot be written"):
+    with pytest.raises(UsageError, match=r"past/?.*: cannot be written"):
         archive(store, open_place(str(tmp_path / "past"), ObjectSettings()), before=END)
 
 
@@ -135,7 +137,9 @@ def test_a_bucket_gets_the_same_bytes_as_a_folder(store: EventStore, objects: An
     archive(store, open_place(str(tmp_path / "past"), ObjectSettings()), before=END)
     place = open_place(f"{objects.url}/past", objects.settings)
     assert all(one.written for one in archive(store, place, before=END).days)
-    found = {item.key: objects.store("past").get(item.key).data for item in objects.store("past").list()}
+    found = {
+        item.key: objects.store("past").get(item.key).data for item in objects.store("past").list() if item.key != LOCK
+    }
     assert found == bytes_below(tmp_path / "past")
     store.delete(ids=["i000"])
     store.append([interaction(99, DAY + timedelta(days=1))])
@@ -156,7 +160,7 @@ def test_a_storage_that_goes_away_deletes_nothing(store: EventStore, objects_of_
         if len(said) == 2:
             objects_of_its_own.stop()
 
-    with pytest.raises(ObjectStoreError, match=r"past/day=2026-11-21.* does not answer"):
+    with pytest.raises(ObjectStoreError, match=r"/past/.* does not answer"):
         archive(store, place, before=END, delete=True, progress=progress)
     assert said == ["archiving 2026-11-20", "archiving 2026-11-21"]
     assert store.count() == 15
@@ -192,3 +196,53 @@ def test_the_command_refuses_what_makes_no_sense(
     monkeypatch.chdir(tmp_path)
     assert main(["archive", "--to", "past", *argv]) == 2
     assert words in capsys.readouterr().err
+
+
+def of_tenants(store: EventStore, day: datetime = DAY) -> None:
+    rows = [
+        {"id": "a1", "tenant": "acme"},
+        {"id": "a1-audit", "tenant": "acme"},
+        {"id": "b1", "tenant": "beta"},
+        {"id": "a2", "tenant": "acme", "ts": day + timedelta(days=2, hours=23)},
+    ]
+    store.append([parse_interaction({"ts": (day + timedelta(hours=1)).isoformat(), **row}) for row in rows])
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("kind", ["folder", "bucket"])
+def test_a_tenant_and_a_request_are_forgotten_by_the_archive_too(
+    kind: str, store: EventStore, objects: Any, tmp_path: Path
+) -> None:
+    of_tenants(store)
+    place = open_place(str(tmp_path / "past") if kind == "folder" else f"{objects.url}/past", objects.settings)
+    archive(store, place, before=END)
+    store.delete(tenant="acme")
+    store.delete(ids=["i004"])
+
+    def ids() -> list[str]:
+        return sorted(id_ for key in place.days() for frame in place.frames(key) for id_ in frame["id"])
+
+    assert {"a1", "a1-audit", "a2", "i004"} <= set(ids()), "an archived day loses nothing by itself"
+    report = forget(place, ids=["i004"], tenant="acme")
+    assert ([one.day for one in report.days], report.forgotten) == (["2026-11-20", "2026-11-21", "2026-11-22"], 4)
+    assert ids() == ["b1", *(f"i{i:03d}" for i in range(12) if i != 4)]
+    assert forget(place, ids=["i004"], tenant="acme").days == ()
+    archive(store, place, before=END)
+    assert ids() == ["b1", *(f"i{i:03d}" for i in range(12) if i != 4)], "nor does it come back from the store"
+    assert forget(place, ids=ids()).forgotten == 12
+    assert ids() == []
+
+
+def test_the_commands_say_where_else_something_is_and_take_it_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with open_store("sqlite:///router_ml.db") as store:
+        of_tenants(store, DAY - timedelta(days=365))
+    assert main(["archive", "--to", "past"]) == 0
+    assert main(["store", "delete", "--tenant", "acme", "--yes"]) == 0
+    assert "`router-ml archive --to URL --forget-tenant acme` takes them out there" in capsys.readouterr().out
+    assert main(["archive", "--to", "past", "--forget-tenant", "acme"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "3 interactions are gone from the archive"
+    assert main(["archive", "--to", "past", "--forget-tenant", "acme", "--delete"]) == 2
+    assert "go with --to alone" in capsys.readouterr().err

@@ -144,6 +144,23 @@ def test_a_dry_run_leaves_no_trace(
     assert "alert" not in caplog.text
 
 
+def test_a_look_at_the_past_is_told_nobody_once_the_present_was_looked_at(
+    home: Path, changed: list[Interaction], run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(changed)
+    later = Watch(checked=END, bundle="v1", since=END, until=END + timedelta(days=1), n=5)
+    write_watch(home / "models", later)
+    code, _, _ = run()
+    assert (code, read_watch(home / "models")) == (1, later)
+    assert "has been looked at already: nobody is told" in caplog.text
+    # A golden set that ended later says nothing about traffic.
+    write_watch(home / "models", later.model_copy(update={"n": 0}))
+    run()
+    found = read_watch(home / "models")
+    assert found is not None
+    assert found.until == END
+
+
 def test_logs_are_looked_at_instead_of_the_store(home: Path, calm: list[Interaction], run: Run) -> None:
     Path("log.jsonl").write_text("".join(f"{item.to_json()}\n" for item in calm))
     assert run("--log", "log.jsonl", "--since", "5d")[0] == 0

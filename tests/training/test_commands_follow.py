@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +19,9 @@ from router_ml.shelf import Shelf
 from router_ml.store import open_store
 from router_ml_training.retrain.following import follow
 from router_ml_training.settings import MlflowSettings
-from router_ml_training.tracking import alias_version, set_alias
+from router_ml_training.tracking_registry import bundle_digest, set_alias
+from tests.training.mlflow_server import MlflowServer, Wire
+from tests.training.tracking_records import alias_version, renamed, twin
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 pytestmark = pytest.mark.slow
@@ -78,7 +82,7 @@ def test_a_bundle_that_failed_a_gate_is_put_into_service_only_by_who_says_so(
     with (home / "router.toml").open("a") as file:
         file.write("[gates]\nmax_mb = 0.0001\n")
     code, made = run("retrain")
-    assert (code, made["waits"]) == (1, False)
+    assert (code, made["promoted"], made["waits"]) == (0, False, False)
     set_alias("champion", made["version"], settings=mlflow_local)
     code, message = run("follow")
     assert code == 1
@@ -149,3 +153,63 @@ def test_a_run_with_nothing_new_tells_mlflow_what_waits(
     assert run("retrain")[1]["nothing_new"]
     assert not kept.exists()
     assert alias_version("challenger", settings=mlflow_local) == first["version"]
+
+
+def test_a_bundle_of_another_machine_with_the_same_name_is_not_taken_for_ones_own(
+    home: Path, run: Callable[..., Any], mlflow_local: MlflowSettings
+) -> None:
+    _, made = run("retrain")
+    set_alias("champion", made["version"], settings=mlflow_local)
+    elsewhere = Shelf(home / "elsewhere")
+    elsewhere.directory.mkdir()
+    own = twin(Shelf(home / "models").path(made["version"]), elsewhere.directory)
+    with pytest.raises(BundleError, match=f"another bundle by {made['version']} than the one in {own}"):
+        follow(elsewhere, mlflow_local, anyway=True, now=NOW)
+    assert elsewhere.champion() is None
+    own.rename(home / "away")
+    assert follow(elsewhere, mlflow_local, anyway=False, now=NOW).changed
+    assert bundle_digest(elsewhere.path(made["version"])) != bundle_digest(home / "away")
+
+
+def test_what_was_promoted_here_since_stays_when_the_alias_could_not_follow(
+    home: Path, run: Callable[..., Any], mlflow_local: MlflowSettings
+) -> None:
+    _, made = run("retrain")
+    set_alias("champion", made["version"], settings=mlflow_local)
+    assert run("follow")[1]["changed"]
+    shelf = Shelf(home / "models")
+    unknown = renamed(shelf.path(made["version"]), "router-2020-01-01.1", shelf.directory)
+    assert run("promote", unknown.name)[0] == 0
+    code, message = run("follow")
+    assert code == 1
+    assert "so the alias is out of date: move it, or say --anyway" in message
+    assert shelf.champion() == unknown.name
+    assert run("follow", "--anyway")[1]["champion"] == made["version"]
+
+
+def test_waiting_outlasts_a_server_that_is_away(
+    home: Path, run: Callable[..., Any], mlflow_server: MlflowServer
+) -> None:
+    name, wire = uuid.uuid4().hex, Wire(mlflow_server.port, b"")
+    server = MlflowSettings(tracking_uri=mlflow_server.url, experiment=f"e-{name}", registered_model=f"m-{name}")
+    section = f'[mlflow]\ntracking_uri = "{wire.url}"\nexperiment = "e-{name}"\nregistered_model = "m-{name}"\n'
+    text = (home / "router.toml").read_text()
+    (home / "router.toml").write_text(text[: text.index("[mlflow]")] + section)
+    _, made = run("retrain")
+    set_alias("champion", made["version"], settings=server)
+    wire.close()
+    code, message = run("follow", "--wait", "0.2", "--every", "1")
+    assert code == 1
+    assert "cannot be reached" in message
+    back = threading.Timer(2.5, wire.mend)
+    back.start()
+    code, found = run("follow", "--wait", "60", "--every", "1")
+    back.join()
+    wire.close()
+    assert (code, found["champion"]) == (0, made["version"])
+
+
+@pytest.mark.parametrize("words", [("--every", "0"), ("--every", "-3"), ("--wait", "-1"), ("--wait", "soon")])
+def test_a_pause_that_is_none_is_refused(words: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["follow", *words]) == 2
+    assert f"argument {words[0]}: expected" in capsys.readouterr().err

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from router_ml.shelf import Shelf
 from router_ml_training.gates import GateLine
 from router_ml_training.pipeline import Run
-from router_ml_training.records import mlflow_tracker, name_champion, record_gates, record_run, report_of_run
+from router_ml_training.records import mlflow_tracker, record_gates, record_run, report_of_run
 from router_ml_training.run_record import run_key
 from router_ml_training.settings import MlflowSettings, TrainingSettings
-from router_ml_training.tracking import alias_version
+from router_ml_training.tracking_aliases import name_champion
 from router_ml_training.tracking_outbox import outbox_of
+from tests.training.tracking_records import alias_version
 
 SETTINGS = TrainingSettings(learners=("constant", "linear"), seed=3)
 NOWHERE = MlflowSettings(tracking_uri="http://127.0.0.1:1")
@@ -23,8 +26,15 @@ LINES = (GateLine("size", True, "small", 1.0, 2.0),)
 
 
 @pytest.fixture
-def outbox(tmp_path: Path) -> Path:
-    return outbox_of(tmp_path / "models")
+def shelf(trained_run: Run, tmp_path: Path) -> Shelf:
+    """A shelf with the run's bundle on it."""
+    shutil.copytree(trained_run.bundle.path, tmp_path / "models" / trained_run.version)
+    return Shelf(tmp_path / "models")
+
+
+@pytest.fixture
+def outbox(shelf: Shelf) -> Path:
+    return outbox_of(shelf.directory)
 
 
 def begun(run: Run, settings: MlflowSettings) -> str | None:
@@ -42,13 +52,13 @@ def test_the_report_says_how_the_model_was_made(trained_run: Run) -> None:
 
 @pytest.mark.slow
 def test_the_run_that_was_begun_is_the_one_that_is_recorded(
-    trained_run: Run, mlflow_local: MlflowSettings, outbox: Path
+    trained_run: Run, mlflow_local: MlflowSettings, shelf: Shelf, outbox: Path
 ) -> None:
     run_id = begun(trained_run, mlflow_local)
     assert run_id is not None
     run = replace(trained_run, mlflow_run_id=run_id)
-    assert record_run(run, SETTINGS, mlflow_local, outbox, gates=LINES) == run_id
-    name_champion(run.version, mlflow_local, outbox)
+    assert record_run(run, SETTINGS, mlflow_local, shelf, gates=LINES) == run_id
+    name_champion(run.version, shelf, mlflow_local)
 
     client = _client(mlflow_local)
     recorded = client.get_run(run_id)
@@ -62,19 +72,19 @@ def test_the_run_that_was_begun_is_the_one_that_is_recorded(
 
 @pytest.mark.slow
 def test_a_run_is_not_lost_when_mlflow_cannot_be_reached(
-    trained_run: Run, mlflow_local: MlflowSettings, outbox: Path, caplog: pytest.LogCaptureFixture
+    trained_run: Run, mlflow_local: MlflowSettings, shelf: Shelf, outbox: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run, key = trained_run, run_key(trained_run.version, trained_run.dataset.digest, trained_run.created)
     with caplog.at_level(logging.WARNING):
         assert begun(run, NOWHERE) is None
-        assert record_run(run, SETTINGS, NOWHERE, outbox) is None
+        assert record_run(run, SETTINGS, NOWHERE, shelf) is None
         record_gates(run.version, key, None, LINES, NOWHERE, outbox)
-        name_champion(run.version, NOWHERE, outbox)
-    for said in ("cannot be begun in MLflow", "the run is not recorded in MLflow", "'champion' stays where it was"):
+        name_champion(run.version, shelf, NOWHERE)
+    for said in ("cannot be begun in MLflow", "the run is not recorded in MLflow", "'champion' waits in"):
         assert said in caplog.text
 
     later = replace(run, version="router-2026-02-02.1")
-    record_run(replace(later, bundle=run.bundle), SETTINGS, mlflow_local, outbox)
+    record_run(replace(later, bundle=run.bundle), SETTINGS, mlflow_local, shelf)
     assert alias_version("champion", settings=mlflow_local) == run.version
     champion = _client(mlflow_local).get_model_version_by_alias("router", "champion")
     assert champion.tags["gate.size"] == "passed"
@@ -83,9 +93,9 @@ def test_a_run_is_not_lost_when_mlflow_cannot_be_reached(
 
 @pytest.mark.slow
 def test_gates_of_a_recorded_run_are_recorded_at_once(
-    trained_run: Run, mlflow_local: MlflowSettings, outbox: Path
+    trained_run: Run, mlflow_local: MlflowSettings, shelf: Shelf, outbox: Path
 ) -> None:
-    run_id = record_run(trained_run, SETTINGS, mlflow_local, outbox)
+    run_id = record_run(trained_run, SETTINGS, mlflow_local, shelf)
     record_gates(trained_run.version, "a key", run_id, LINES, mlflow_local, outbox)
     assert _client(mlflow_local).get_run(run_id).data.tags["gate.size"] == "passed"
     assert not outbox.exists()
@@ -98,7 +108,7 @@ def _client(settings: MlflowSettings) -> Any:
 
 
 def test_a_report_that_is_drawn_already_is_not_drawn_again(
-    trained_run: Run, outbox: Path, monkeypatch: pytest.MonkeyPatch
+    trained_run: Run, shelf: Shelf, outbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report = report_of_run(trained_run)
 
@@ -106,5 +116,5 @@ def test_a_report_that_is_drawn_already_is_not_drawn_again(
         raise AssertionError("every feature is shuffled a second time")
 
     monkeypatch.setattr("router_ml_training.records.importance_of", never)
-    assert record_run(trained_run, SETTINGS, NOWHERE, outbox, report=report) is None
+    assert record_run(trained_run, SETTINGS, NOWHERE, shelf, report=report) is None
     assert (outbox / trained_run.version).is_dir()

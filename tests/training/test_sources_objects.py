@@ -18,6 +18,7 @@ import pytest
 
 from router_ml.cli import main
 from router_ml.errors import DataError, ObjectStoreError, UsageError
+from router_ml.objects import ObjectConflict
 from router_ml.schema import Interaction, parse_interaction
 from router_ml_training.corpus.units import units_of
 from router_ml_training.frames import write_parquet
@@ -260,10 +261,17 @@ def test_a_lines_object_longer_than_one_piece_is_streamed(objects: Any) -> None:
     assert list(read(f"{objects.url}/log.jsonl", SourceOptions(objects=objects.settings))) == items
 
 
-def test_a_table_of_outcomes_is_not_read_from_objects() -> None:
-    options = SourceOptions(tiers={"small": "a", "large": "b"})
-    with pytest.raises(DataError, match="only logs in our own format are read from object storage"):
-        list(SOURCES.load("outcomes")("s3://bucket/table.parquet", options))
+@pytest.mark.e2e
+def test_an_object_that_is_written_anew_while_it_is_read_is_an_error_and_no_mixture(
+    objects: Any, tmp_path: Path
+) -> None:
+    table = pa.table({"id": [f"i{i}" for i in range(40)]})
+    put_table(objects, "log/a.parquet", table, tmp_path, rows=10)
+    frames = scan(f"{objects.url}/log", objects.settings)
+    assert next(frames)["id"].to_list() == [f"i{i}" for i in range(10)]
+    put_table(objects, "log/a.parquet", pa.table({"id": [f"j{i}" for i in range(40)]}), tmp_path, rows=10)
+    with pytest.raises(ObjectConflict, match=r"log/a\.parquet: another writer has changed it meanwhile"):
+        next(frames)
 
 
 MEASURE = """

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 import polars as pl
 import pytest
 
-from router_ml.errors import DataError, UsageError
+from router_ml.errors import DataError, ObjectStoreError, UsageError
 from router_ml.schema import Interaction
+from router_ml_training.corpus.units import units_of
+from router_ml_training.reading import Log
 from router_ml_training.sources import Reject, SourceOptions, outcomes
 from router_ml_training.sources.outcomes import read
 
@@ -234,3 +237,38 @@ def test_real_tables_are_imported_whole(
     for i, expected in enumerate(quality):
         scores = [item.attempts[i].verdicts[0].score or 0.0 for item in found]
         assert sum(scores) / n_prompts == pytest.approx(expected, abs=5e-5)
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_a_table_on_object_storage_reads_like_a_file(kind: str, objects: Any, tmp_path: Path) -> None:
+    rows = [cell(i, model, quality=i % 2) for i in range(30) for model in ("org/tiny", "org/huge")]
+    frame, file = pl.DataFrame(rows), tmp_path / f"t.{kind}"
+    frame.write_parquet(file) if kind == "parquet" else frame.write_csv(file)
+    objects.store().replace(f"tables/{kind}/t.{kind}", file)
+    options = replace(OPTIONS, objects=objects.settings)
+    url = f"{objects.url}/tables/{kind}"
+    assert interactions(url, options) == interactions(str(file))
+
+    log = Log(url, "outcomes", objects.settings)
+    (before,) = units_of(log)
+    assert units_of(log) == [before]
+    found = read(url, options)
+    next(found)
+    pl.concat([frame, frame.with_columns(prompt_id="q" + pl.col("prompt_id"))]).write_parquet(file)
+    objects.store().replace(f"tables/{kind}/t.{kind}", file)
+    with pytest.raises((ObjectStoreError, DataError)):
+        list(found)
+    assert units_of(log) != [before]
+
+
+@pytest.mark.e2e
+def test_a_storage_that_is_away_is_not_taken_for_a_bad_table(objects_of_its_own: Any, tmp_path: Path) -> None:
+    table(tmp_path / "t.parquet", [cell(i, model) for i in range(3) for model in ("org/tiny", "org/huge")])
+    objects_of_its_own.store().replace("t.parquet", tmp_path / "t.parquet")
+    options = replace(OPTIONS, objects=objects_of_its_own.settings)
+    url = f"{objects_of_its_own.url}/t.parquet"
+    assert len(interactions(url, options)) == 3
+    objects_of_its_own.stop()
+    with pytest.raises(ObjectStoreError, match="does not answer"):
+        list(read(url, options))

@@ -1,4 +1,4 @@
-"""Training runs in a real MLflow: recorded whole and once, judged, aliased, fetched back; local and over a server."""
+"""Training runs in a real MLflow: recorded whole and once, judged; local and over a server."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 
 from router_ml.bundle import load_bundle
-from router_ml.errors import BundleCorrupt, RouterError, UnknownName
+from router_ml.errors import BundleCorrupt, RouterError
 from router_ml_training.gates import GateLine
 from router_ml_training.pipeline import Run
 from router_ml_training.settings import MlflowSettings
-from router_ml_training.tracking import alias_version, begin_run, fetch_bundle, log_gates, log_training, set_alias
+from router_ml_training.tracking import begin_run, log_gates, log_training
+from router_ml_training.tracking_registry import bundle_digest, fetch_bundle
 from tests.training.mlflow_server import MlflowServer, Wire
-from tests.training.tracking_records import DIGEST, record_around, renamed
+from tests.training.tracking_records import DIGEST, alias_version, record_around, renamed
 
 GATES = (
     GateLine("certificate", True, "a saving of 20 % is proven", 0.2, 0.0),
@@ -99,6 +100,7 @@ def test_the_graph_and_the_router_are_models_and_the_router_is_registered(
     assert (version.run_id, version.description) == (run_id, "**Use 'linear'.**")
     assert version.tags == {
         "router.bundle": "router-2026-02-01.1",
+        "router.digest": bundle_digest(bundle),
         "certificate": "proven",
         "validation_status": "pending",
     }
@@ -152,72 +154,6 @@ def test_gates_are_tags_and_figures_of_the_run_and_tags_of_the_version(
     log_gates(run_id, [*GATES, GateLine("parity", False, "3 decisions flipped", 3.0, 0.0)], settings=mlflow_local)
     version = client.get_model_version_by_alias("router", "challenger")
     assert (version.tags["gate.parity"], version.tags["validation_status"]) == ("failed", "failed")
-
-
-@pytest.mark.slow
-def test_aliases_point_at_versions_by_the_bundle_they_hold(
-    mlflow_local: MlflowSettings, bundle: Path, tmp_path: Path
-) -> None:
-    assert alias_version("champion", settings=mlflow_local) is None
-    log_training(record_around(bundle), settings=mlflow_local)
-    later = renamed(bundle, "router-2026-02-02.1", tmp_path)
-    log_training(record_around(later, key="another"), settings=mlflow_local)
-    assert set_alias("champion", "router-2026-02-01.1", settings=mlflow_local) == 1
-    assert alias_version("champion", settings=mlflow_local) == "router-2026-02-01.1"
-    assert alias_version("challenger", settings=mlflow_local) == "router-2026-02-02.1"
-    with pytest.raises(UnknownName, match=r"holds the bundle router-2026-03-01\.1: it was not recorded there"):
-        set_alias("champion", "router-2026-03-01.1", settings=mlflow_local)
-    client = _client(mlflow_local)
-    other = client.create_model_version("router", source=str(tmp_path), run_id=None)
-    client.set_registered_model_alias("router", "champion", other.version)
-    with pytest.raises(UnknownName, match=r"models:/router@champion is version 3, which has no tag router\.bundle"):
-        alias_version("champion", settings=mlflow_local)
-
-
-@pytest.mark.slow
-def test_of_two_bundles_of_one_name_an_alias_takes_that_of_the_run(mlflow_local: MlflowSettings, bundle: Path) -> None:
-    here = log_training(record_around(bundle), settings=mlflow_local)
-    elsewhere = log_training(record_around(bundle, key="of another machine"), settings=mlflow_local)
-    assert here != elsewhere
-    assert set_alias("champion", "router-2026-02-01.1", settings=mlflow_local, run_id=here) == 1
-    assert set_alias("champion", "router-2026-02-01.1", settings=mlflow_local) == 2
-
-
-@pytest.mark.slow
-def test_no_tag_leads_out_of_the_shelf(mlflow_local: MlflowSettings, bundle: Path, tmp_path: Path) -> None:
-    log_training(record_around(bundle), settings=mlflow_local)
-    for tag in ("../elsewhere/x", str(bundle), "it's"):
-        _client(mlflow_local).set_model_version_tag("router", "1", "router.bundle", tag)
-        with pytest.raises(UnknownName, match="is no version of a bundle"):
-            fetch_bundle(tag, tmp_path / "shelf", settings=mlflow_local)
-    assert not (tmp_path / "elsewhere").exists()
-
-
-@pytest.mark.slow
-@pytest.mark.e2e
-def test_a_bundle_travels_over_a_server_to_another_machine(
-    own_names: MlflowSettings, mlflow_server: MlflowServer, bundle: Path, tmp_path: Path, monkeypatch: Any
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    run_id = log_training(record_around(bundle), settings=own_names)
-    log_gates(run_id, GATES, settings=own_names)
-    set_alias("champion", "router-2026-02-01.1", settings=own_names)
-    assert list(tmp_path.iterdir()) == [], "artifacts go through the server"
-
-    version = alias_version("champion", settings=own_names)
-    assert version is not None
-    fetched = fetch_bundle(version, tmp_path / "models", settings=own_names)
-    assert fetched == tmp_path / "models" / version
-    assert load_bundle(fetched).manifest == load_bundle(bundle).manifest
-    assert fetch_bundle(version, tmp_path / "models", settings=own_names) == fetched
-    with pytest.raises(UnknownName, match=r"router-2026-03-01\.1"):
-        fetch_bundle("router-2026-03-01.1", tmp_path / "models", settings=own_names)
-
-    [stored] = mlflow_server.artifacts.rglob(f"{run_id}/artifacts/bundle/model.onnx")
-    stored.write_bytes(stored.read_bytes()[:-1] + b"x")
-    with pytest.raises(BundleCorrupt, match="does not match its checksum"):
-        fetch_bundle(version, tmp_path / "elsewhere", settings=own_names)
-    assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 @pytest.mark.slow

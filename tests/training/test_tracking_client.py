@@ -112,3 +112,13 @@ with connected(MlflowSettings(tracking_uri={mlflow_local.tracking_uri!r})):
     # Without the variables that would switch it off by themselves, as in continuous integration.
     environ = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "PYTHONPATH")}
     assert subprocess.run([sys.executable, "-c", code], env=environ, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("scheme", ["http", "postgresql"])
+def test_a_password_in_the_query_is_never_shown(scheme: str) -> None:
+    uri = f"{scheme}://127.0.0.1:1/db?user=someone&password=se%40cret&sslPassword=oth+er"  # pragma: allowlist secret
+    with pytest.raises(RouterError) as caught:
+        enter(uri)
+    said = str(caught.value)
+    assert not [word for word in ("se%40cret", "se@cret", "oth+er", "oth er") if word in said]
+    assert "?user=someone&password=***&sslPassword=***" in said

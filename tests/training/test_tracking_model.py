@@ -22,8 +22,9 @@ from router_ml.router import Router
 from router_ml.schema import Request
 from router_ml_training.pipeline import Run
 from router_ml_training.settings import MlflowSettings
-from router_ml_training.tracking import log_training, set_alias
+from router_ml_training.tracking import log_training
 from router_ml_training.tracking_model import EXAMPLE, RoutingModel, columns_of
+from router_ml_training.tracking_registry import set_alias
 from tests.training.mlflow_server import end, environment, wait_for
 from tests.training.tracking_records import record_around
 
@@ -81,6 +82,7 @@ def test_what_a_request_needs_is_looked_at(model: RoutingModel) -> None:
         ({"tenant": "acme"}, "row 1: expected either a prompt or messages, as JSON"),
         ({"prompt": "hi", "messages": "[]"}, "row 1: expected either a prompt or messages, as JSON"),
         ({"messages": "hi"}, r"row 1: messages: not valid JSON"),
+        ({"messages": "[]"}, "row 1: messages: expected at least one message"),
         ({"messages": '{"role": "user"}'}, "row 1: messages: expected a list of objects, as JSON"),
         ({"prompt": "hi", "response_format": "[]"}, "row 1: response_format: expected an object, as JSON"),
         ({"prompt": "hi", "max_tokens": 1.5}, r"row 1: max_tokens: expected a whole number of tokens, got 1\.5"),

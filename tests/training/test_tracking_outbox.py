@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,8 @@ from router_ml.errors import RouterError
 from router_ml_training.gates import GateLine
 from router_ml_training.pipeline import Run
 from router_ml_training.settings import MlflowSettings
-from router_ml_training.tracking import alias_version
-from router_ml_training.tracking_outbox import flush_outbox, keep_alias, keep_gates, keep_run, outbox_of
-from tests.training.tracking_records import record_around, renamed
+from router_ml_training.tracking_outbox import flush_outbox, keep_gates, keep_run, outbox_of
+from tests.training.tracking_records import alias_version, record_around, renamed
 
 NOWHERE = MlflowSettings(tracking_uri="http://127.0.0.1:1")
 
@@ -26,7 +24,7 @@ def outbox(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_runs_gates_and_aliases_are_told_once_in_order(
+def test_runs_and_gates_are_told_once_in_order(
     trained_run: Run, outbox: Path, tmp_path: Path, mlflow_local: MlflowSettings
 ) -> None:
     first = trained_run.bundle.path
@@ -34,16 +32,13 @@ def test_runs_gates_and_aliases_are_told_once_in_order(
     keep_run(record_around(first), outbox)
     keep_gates("router-2026-02-01.1", "a key", [GateLine("size", True, "small", 1.0, 2.0)], outbox)
     keep_run(record_around(later, key="another"), outbox)
-    keep_alias("champion", "router-2026-02-02.1", outbox)
-    keep_alias("champion", "router-2026-02-01.1", outbox)
     with pytest.raises(RouterError, match="cannot be reached"):
         flush_outbox(NOWHERE, outbox)
 
     assert flush_outbox(mlflow_local, outbox) == ["router-2026-02-01.1", "router-2026-02-02.1"]
     assert alias_version("challenger", settings=mlflow_local) == "router-2026-02-02.1"
-    assert alias_version("champion", settings=mlflow_local) == "router-2026-02-01.1"
-    champion = _client(mlflow_local).get_model_version_by_alias("router", "champion")
-    assert (champion.tags["gate.size"], champion.tags["validation_status"]) == ("passed", "passed")
+    judged = _client(mlflow_local).get_model_version("router", "1")
+    assert (judged.tags["gate.size"], judged.tags["validation_status"]) == ("passed", "passed")
     assert list(outbox.iterdir()) == []
     assert flush_outbox(mlflow_local, outbox) == []
 
@@ -57,16 +52,6 @@ def test_a_run_that_was_recorded_in_the_meantime_is_not_recorded_again(
         keep_run(record, outbox)
         flush_outbox(mlflow_local, outbox)
     assert len(_client(mlflow_local).search_model_versions("name = 'router'")) == 1
-
-
-@pytest.mark.slow
-def test_an_alias_of_a_bundle_that_mlflow_does_not_know_is_a_warning(
-    outbox: Path, mlflow_local: MlflowSettings, caplog: pytest.LogCaptureFixture
-) -> None:
-    keep_alias("champion", "router-2020-01-01.1", outbox)
-    with caplog.at_level(logging.WARNING):
-        assert flush_outbox(mlflow_local, outbox) == []
-    assert "alias 'champion' stays where it is" in caplog.text
 
 
 def test_an_empty_outbox_asks_nobody(outbox: Path) -> None:

@@ -10,7 +10,9 @@ from pathlib import Path
 from router_ml.bundle import MANIFEST, load_bundle
 from router_ml_training.evaluation.canvas import Picture
 from router_ml_training.evaluation.metrics import Figure
+from router_ml_training.settings import MlflowSettings
 from router_ml_training.tracking_record import DataRecord, LearnerRecord, TrainingRecord
+from router_ml_training.tracking_registry import Alias, named
 
 FIRST, LAST = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 31, tzinfo=UTC)
 DIGEST = "ab" * 32
@@ -46,3 +48,18 @@ def renamed(bundle: Path, version: str, into: Path) -> Path:
     manifest = json.loads((copy / MANIFEST).read_text())
     (copy / MANIFEST).write_text(json.dumps({**manifest, "version": version}))
     return copy
+
+
+def twin(bundle: Path, into: Path) -> Path:
+    """Make another bundle of the same version, as a second machine would on the same day."""
+    copy = into / bundle.name
+    shutil.copytree(bundle, copy)
+    manifest = json.loads((copy / MANIFEST).read_text())
+    (copy / MANIFEST).write_text(json.dumps({**manifest, "git_commit": "0123456789ab"}))
+    return copy
+
+
+def alias_version(alias: Alias, *, settings: MlflowSettings) -> str | None:
+    """Return the version of the bundle that an alias points at."""
+    found = named(alias, settings=settings)
+    return None if found is None else found.version

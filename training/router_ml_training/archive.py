@@ -9,33 +9,26 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from router_ml.config import ObjectSettings
 from router_ml.errors import DataError, RecordError, UsageError
-from router_ml.objects import ObjectStore, is_object_url, open_objects
 from router_ml.schema import Interaction
 from router_ml.store import EventStore
-from router_ml_training.frames import from_frame, read_batches, write_parquet
+from router_ml_training.archive_places import PART, Place
+from router_ml_training.frames import from_frame, write_parquet
 from router_ml_training.learning import Progress
-from router_ml_training.sources.objects import Objects, frames_of
 
-__all__ = ["ArchiveReport", "ArchivedDay", "Place", "archive", "open_place"]
+__all__ = ["ArchiveReport", "ArchivedDay", "Forgotten", "archive", "forget"]
 
-PART = "part-0.parquet"
 # What runs beside a request is stored a little later, perhaps on the next day, and is deleted with it.
 _BESIDE = timedelta(hours=1)
+# An interaction, and what ran beside it.
+_SUFFIXES = ("", "-audit", "-shadow")
 _IDS_AT_ONCE = 2_000
 
 
@@ -73,33 +66,21 @@ class ArchiveReport:
         return "\n".join(lines)
 
 
-class Place(Protocol):
-    """Where days are kept: a folder, or a prefix on object storage."""
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """The days that were written anew, and how many interactions they have no more."""
 
-    def name(self, key: str) -> str:
-        """Return where an object is, for people."""
-        ...
+    days: tuple[ArchivedDay, ...]
+    forgotten: int
 
-    def frames(self, key: str) -> Iterator[pl.DataFrame]:
-        """Stream the rows of an object; none when it is not there."""
-        ...
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, as JSON can hold them."""
+        return asdict(self)
 
-    def rows(self, key: str) -> int:
-        """Return how many rows an object has, as its footer says."""
-        ...
-
-    def same(self, key: str, file: Path) -> bool:
-        """Return whether an object has the content of a file."""
-        ...
-
-    def put(self, key: str, file: Path) -> None:
-        """Write an object from a file, whole or not at all."""
-        ...
-
-
-def open_place(to: str, settings: ObjectSettings) -> Place:
-    """Return the place that `s3://bucket/prefix`, or the path of a folder, stands for."""
-    return _Bucket(open_objects(to, settings, os.environ)) if is_object_url(to) else _Folder(Path(to))
+    def to_text(self) -> str:
+        """Return the report for a person."""
+        lines = [f"{one.day}  {one.rows} interactions are left  {one.location}" for one in self.days]
+        return "\n".join([*lines, f"{self.forgotten} interactions are gone from the archive"])
 
 
 def archive(
@@ -126,29 +107,75 @@ def archive(
         ObjectStoreError: When the storage cannot be read or written; days before that are archived, none is deleted.
         DataError: When an archived day cannot be read, or does not have the rows it was written with.
         UsageError: When the folder cannot be written.
+        RouterError: When another archive run is at work there.
     """
     end = datetime.combine(before.astimezone(UTC).date(), time(), UTC)
     begin = None if since is None else datetime.combine(since.astimezone(UTC).date(), time(), UTC)
     unreadable: list[str] = []
     rows = store.scan(begin, on_reject=lambda key, _reason: unreadable.append(key))
     over = itertools.takewhile(lambda item: item.ts < end, rows)
-    days = []
-    for day, items in itertools.groupby(over, key=lambda item: item.ts.astimezone(UTC).date()):
-        progress(f"archiving {day}")
-        days.append(_archive_day(day, items, place))
-    deleted = 0
-    for archived in days if delete else ():
-        progress(f"deleting {archived.day}")
-        deleted += _delete_day(archived, store, place, until=end - _BESIDE)
+    days, deleted = [], 0
+    with place.held() as renew:
+        for day, items in itertools.groupby(over, key=lambda item: item.ts.astimezone(UTC).date()):
+            progress(f"archiving {day}")
+            renew()
+            days.append(_archive_day(day, items, place))
+        for archived in days if delete else ():
+            progress(f"deleting {archived.day}")
+            renew()
+            deleted += _delete_day(archived, store, place, until=end - _BESIDE)
     return ArchiveReport(tuple(days), deleted, len(set(unreadable)))
+
+
+def forget(
+    place: Place,
+    *,
+    ids: Collection[str] = (),
+    tenant: str | None = None,
+    progress: Progress = lambda _: None,
+) -> Forgotten:
+    """Write every day of an archive anew without some interactions; days that have none of them are left as they are.
+
+    Args:
+        place: Where the archive is.
+        ids: Interactions to leave out, with what ran beside them.
+        tenant: Whose interactions to leave out.
+        progress: Told what is being done.
+
+    Raises:
+        ObjectStoreError: When the storage cannot be read or written; days before that are done.
+        DataError: When an archived day cannot be read, or does not have the rows it was written with.
+        UsageError: When the folder cannot be written.
+        RouterError: When another archive run is at work there.
+    """
+    meant = {f"{id_}{suffix}" for id_ in ids for suffix in _SUFFIXES}
+
+    def stays(item: Interaction) -> bool:
+        return item.id not in meant and (tenant is None or item.tenant != tenant)
+
+    days, forgotten = [], 0
+    with place.held() as renew:
+        for key in place.days():
+            progress(f"reading {place.name(key)}")
+            renew()
+            gone = sum(not stays(item) for item in _archived(place, key))
+            if gone:
+                day = key.partition("/")[0].removeprefix("day=")
+                days.append(_write_day(day, key, filter(stays, _archived(place, key)), place))
+                forgotten += gone
+    return Forgotten(tuple(days), forgotten)
 
 
 def _archive_day(day: date, items: Iterable[Interaction], place: Place) -> ArchivedDay:
     key = _key(day)
+    return _write_day(day.isoformat(), key, _merged(_archived(place, key), items), place)
+
+
+def _write_day(day: str, key: str, items: Iterable[Interaction], place: Place) -> ArchivedDay:
     with tempfile.TemporaryDirectory(prefix="router-ml-archive-") as folder:
         file = Path(folder) / PART
         try:
-            n_rows = write_parquet(file, _merged(_archived(place, key), items))
+            n_rows = write_parquet(file, items)
         except OSError as error:
             raise UsageError(f"{file}: cannot be written ({error.strerror}); TMPDIR names another folder") from error
         written = not place.same(key, file)
@@ -156,7 +183,7 @@ def _archive_day(day: date, items: Iterable[Interaction], place: Place) -> Archi
             place.put(key, file)
     if (found := place.rows(key)) != n_rows:
         raise DataError(f"{place.name(key)}: has {found} rows, {n_rows} were written; nothing was deleted")
-    return ArchivedDay(day.isoformat(), place.name(key), n_rows, written)
+    return ArchivedDay(day, place.name(key), n_rows, written)
 
 
 def _archived(place: Place, key: str) -> Iterator[Interaction]:
@@ -202,90 +229,3 @@ def _kept_whole(old: Iterable[Interaction], new: Iterable[Interaction]) -> Itera
 
 def _key(day: date) -> str:
     return f"day={day.isoformat()}/{PART}"
-
-
-@dataclass(frozen=True, slots=True)
-class _Folder:
-    directory: Path
-
-    def name(self, key: str) -> str:
-        return str(self.directory / key)
-
-    def frames(self, key: str) -> Iterator[pl.DataFrame]:
-        if (self.directory / key).exists():
-            yield from read_batches(self.directory / key)
-
-    def rows(self, key: str) -> int:
-        return _rows_in(self.directory / key, self.name(key))
-
-    def same(self, key: str, file: Path) -> bool:
-        return _same(self.directory / key, file)
-
-    def put(self, key: str, file: Path) -> None:
-        final = self.directory / key
-        hidden = final.with_name(f".{final.name}.tmp")
-        try:
-            final.parent.mkdir(parents=True, exist_ok=True)
-            with file.open("rb") as source, hidden.open("wb") as target:
-                while piece := source.read(2**20):
-                    target.write(piece)
-                target.flush()
-                os.fsync(target.fileno())
-            hidden.replace(final)
-        except OSError as error:
-            with suppress(OSError):
-                hidden.unlink()
-            raise UsageError(f"{final}: cannot be written ({error.strerror}); choose another folder") from error
-
-
-@dataclass(frozen=True, slots=True)
-class _Bucket:
-    objects: ObjectStore
-
-    def name(self, key: str) -> str:
-        return self.objects.url_of(key)
-
-    def frames(self, key: str) -> Iterator[pl.DataFrame]:
-        for item in self.objects.list(key.rpartition("/")[0]):
-            if item.key == key:
-                yield from frames_of(Objects(self.objects, (item,)), item)
-
-    def rows(self, key: str) -> int:
-        for item in self.objects.list(key.rpartition("/")[0]):
-            if item.key == key:
-                with self.objects.open(item) as file:
-                    return _rows_in(file, self.name(key))
-        return 0
-
-    def same(self, key: str, file: Path) -> bool:
-        for item in self.objects.list(key.rpartition("/")[0]):
-            if item.key == key and item.size == file.stat().st_size:
-                with self.objects.open(item) as there, file.open("rb") as here:
-                    return _equal(there.read, here.read)
-        return False
-
-    def put(self, key: str, file: Path) -> None:
-        self.objects.replace(key, file)
-
-
-def _rows_in(file: Any, name: str) -> int:
-    try:
-        return int(pq.ParquetFile(file).metadata.num_rows)
-    except (pa.ArrowException, FileNotFoundError) as error:
-        raise DataError(f"{name}: cannot be read back as Parquet: {error}") from error
-
-
-def _same(there: Path, here: Path) -> bool:
-    if not there.exists() or there.stat().st_size != here.stat().st_size:
-        return False
-    with there.open("rb") as one, here.open("rb") as other:
-        return _equal(one.read, other.read)
-
-
-def _equal(one: Callable[[int], bytes], other: Callable[[int], bytes]) -> bool:
-    while True:
-        left, right = one(2**20), other(2**20)
-        if left != right:
-            return False
-        if not left:
-            return True

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from router_ml.errors import RouterError
+from router_ml.shelf import Shelf
 from router_ml_training.assessment import Assessment
 from router_ml_training.dataset import Dataset
 from router_ml_training.evaluation.certificate_record import Certification
@@ -23,10 +24,11 @@ from router_ml_training.reporting import data_facts, few_rows_note, report_data
 from router_ml_training.run_record import run_key, training_record
 from router_ml_training.settings import MlflowSettings, TrainingSettings
 from router_ml_training.tasks import forms
-from router_ml_training.tracking import begin_run, log_gates, log_training, set_alias
-from router_ml_training.tracking_outbox import flush_outbox, keep_alias, keep_gates, keep_run
+from router_ml_training.tracking import begin_run, log_gates, log_training
+from router_ml_training.tracking_aliases import tell_aliases
+from router_ml_training.tracking_outbox import flush_outbox, keep_gates, keep_run, outbox_of
 
-__all__ = ["mlflow_tracker", "name_champion", "record_gates", "record_kept", "record_run", "report_of_run"]
+__all__ = ["mlflow_tracker", "record_gates", "record_kept", "record_run", "report_of_run", "tell_kept"]
 
 _log = logging.getLogger(__name__)
 
@@ -77,7 +79,7 @@ def record_run(
     run: Run,
     training: TrainingSettings,
     settings: MlflowSettings,
-    outbox: Path,
+    shelf: Shelf,
     *,
     report: ReportData | None = None,
     gates: Sequence[GateLine] = (),
@@ -89,7 +91,7 @@ def record_run(
         run: The run, its bundle written.
         training: `[training]`.
         settings: `[mlflow]`.
-        outbox: Where runs wait that MLflow has not been told of.
+        shelf: Where its bundle is, and the outbox.
         report: Its report with pictures, where it is drawn already.
         gates: What the gates said of its bundle, as far as they were asked.
         key: What the run was begun under; None: its `run_key`.
@@ -102,8 +104,9 @@ def record_run(
     """
     key = key or run_key(run.version, run.dataset.digest, run.created)
     record = training_record(run, training, report or report_of_run(run), key=key)
+    outbox = outbox_of(shelf.directory)
     try:
-        flush_outbox(settings, outbox)
+        tell_kept(settings, shelf)
         run_id = log_training(record, settings=settings, run_id=run.mlflow_run_id)
         if gates:
             log_gates(run_id, gates, settings=settings)
@@ -116,12 +119,22 @@ def record_run(
     return run_id
 
 
-def record_kept(settings: MlflowSettings, outbox: Path) -> None:
+def record_kept(settings: MlflowSettings, shelf: Shelf) -> None:
     """Record what waits in the outbox; a warning says so where MLflow cannot be reached, and it goes on waiting."""
     try:
-        flush_outbox(settings, outbox)
+        tell_kept(settings, shelf)
     except RouterError as error:
         _log.warning("earlier runs are not recorded in MLflow until the next run: %s", error)
+
+
+def tell_kept(settings: MlflowSettings, shelf: Shelf) -> None:
+    """Tell MLflow what waits in a shelf's outbox: runs, gates, and then what the alias `champion` is to point at.
+
+    Raises:
+        RouterError: When MLflow cannot be used, or something kept cannot be read; the rest stays for the next time.
+    """
+    flush_outbox(settings, outbox_of(shelf.directory))
+    tell_aliases(shelf, settings)
 
 
 def record_gates(
@@ -147,27 +160,6 @@ def record_gates(
     except RouterError as error:
         _log.warning("what the gates said is not recorded in MLflow until the next run: %s", error)
     keep_gates(version, key, lines, outbox)
-
-
-def name_champion(version: str, settings: MlflowSettings, outbox: Path, *, run_id: str | None = None) -> None:
-    """Point MLflow's alias `champion` at a bundle that was promoted.
-
-    The shelf has switched already: where MLflow cannot be reached, a warning says so and the next run does it.
-
-    Args:
-        version: The bundle's.
-        settings: `[mlflow]`.
-        outbox: Where the wish waits.
-        run_id: The bundle's MLflow run: another machine may have registered a bundle of the same name.
-
-    Raises:
-        RouterError: When that can neither be done nor kept.
-    """
-    try:
-        set_alias("champion", version, settings=settings, run_id=run_id)
-    except RouterError as error:
-        keep_alias("champion", version, outbox)
-        _log.warning("MLflow's alias 'champion' stays where it was until the next run: %s", error)
 
 
 def _model_facts(trained: Trained) -> dict[str, str]:

@@ -10,11 +10,12 @@ import contextlib
 import http.client
 import logging
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, unquote, unquote_plus, urlsplit
 
 from router_ml.errors import RouterError
 from router_ml.registry import require
@@ -26,6 +27,8 @@ WHY = "to record training runs"
 _CONNECT_S = 3.0
 # MLflow hands on what the libraries of object stores raise, and that some of them is not installed (ImportError).
 _ARTIFACT_STORES = ("azure", "boto3", "botocore", "google", "requests", "urllib3")
+# Drivers of databases take a password there as well.
+_IN_QUERY = re.compile(r"([?&;][^=&;#]*(?:pass|pwd|token|secret|key|credential)[^=&;#]*=)([^&;#]*)", re.IGNORECASE)
 # Set before MLflow is imported, each only where the user has not decided otherwise.
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -154,13 +157,14 @@ def _ask(parts: SplitResult) -> None:
 def _shown(uri: str) -> str:
     """The address without the name and the password in it."""
     user, at, _ = urlsplit(uri).netloc.rpartition("@")
-    return uri.replace(f"{user}{at}", "***@", 1) if at else uri
+    return _IN_QUERY.sub(r"\1***", uri.replace(f"{user}{at}", "***@", 1) if at else uri)
 
 
 def _without_secrets(text: str, uri: str) -> str:
     parts = urlsplit(uri)
     user = parts.netloc.rpartition("@")[0]
-    secrets = {user, unquote(user), parts.password or "", unquote(parts.password or "")} - {""}
+    known = {user, parts.password or "", *(value for _, value in _IN_QUERY.findall(uri))}
+    secrets = {*known, *map(unquote, known), *map(unquote_plus, known)} - {""}
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, "***")
     return text

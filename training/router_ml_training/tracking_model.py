@@ -108,7 +108,11 @@ def _request(given: Mapping[str, Any]) -> Request:
     if ("prompt" in given) == ("messages" in given):
         raise RequestError("expected either a prompt or messages, as JSON", param="messages")
     parts: dict[str, Any] = {name: _parsed(name, given[name]) for name in _AS_JSON if name in given}
-    messages = parts.pop("messages", None) or [{"role": "user", "content": str(given.get("prompt", ""))}]
+    messages = parts.pop("messages", None)
+    if messages is None:
+        messages = [{"role": "user", "content": str(given["prompt"])}]
+    if not messages:
+        raise RequestError("messages: expected at least one message", param="messages")
     parts |= {name: str(given[name]) for name in ("tenant", "feature", "use_case", "session_id") if name in given}
     return Request(messages=messages, max_tokens=_tokens(given.get("max_tokens")), **parts)
 

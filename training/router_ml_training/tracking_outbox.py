@@ -1,13 +1,12 @@
 """What MLflow has not been told yet: runs that could not be recorded, kept whole on disk until it can be reached.
 
-`<outbox>/<version>/` is one run with its bundle and figures, `<outbox>/<version>.gates.json` what its gates said, and
-`<outbox>/aliases.json` which bundle each alias is to point at. Each is there whole or not at all.
+`<outbox>/<version>/` is one run with its bundle and figures, `<outbox>/<version>.gates.json` what its gates said. Each
+is there whole or not at all.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -16,16 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from router_ml.durable import place_folder, replace_file
-from router_ml.errors import RouterError, UnknownName
+from router_ml.errors import RouterError
 from router_ml_training.gates import GateLine
 from router_ml_training.settings import MlflowSettings
-from router_ml_training.tracking import Alias, begin_run, log_gates, log_training, set_alias
+from router_ml_training.tracking import begin_run, log_gates, log_training
 from router_ml_training.tracking_record import TrainingRecord, read_record, record_files
 
-__all__ = ["flush_outbox", "keep_alias", "keep_gates", "keep_run", "outbox_of"]
+__all__ = ["flush_outbox", "keep_gates", "keep_run", "outbox_of"]
 
-_ALIASES, _GATES = "aliases.json", ".gates.json"
-_log = logging.getLogger(__name__)
+_GATES = ".gates.json"
 
 
 def outbox_of(models_dir: Path) -> Path:
@@ -72,18 +70,8 @@ def keep_gates(version: str, key: str, lines: Sequence[GateLine], folder: Path) 
     _keep(folder / f"{version}{_GATES}", {"key": key, "lines": [asdict(line) for line in lines]})
 
 
-def keep_alias(alias: Alias, version: str, folder: Path) -> None:
-    """Keep the wish that an alias points at a bundle; the last one counts.
-
-    Raises:
-        RouterError: When it cannot be written.
-    """
-    wanted: dict[str, str] = {**_aliases(folder), alias: version}
-    _keep(folder / _ALIASES, wanted)
-
-
 def flush_outbox(settings: MlflowSettings, folder: Path) -> list[str]:
-    """Tell MLflow everything that was kept, the oldest run first; what it was told is kept no longer.
+    """Tell MLflow of every run that was kept, the oldest first; what it was told is kept no longer.
 
     One that was recorded in the meantime is found by its key and left as it is.
 
@@ -107,12 +95,6 @@ def flush_outbox(settings: MlflowSettings, folder: Path) -> list[str]:
         run_id = begin_run(file.name.removesuffix(_GATES), said["key"], settings)
         log_gates(run_id, [GateLine(**line) for line in said["lines"]], settings=settings)
         file.unlink()
-    for alias, version in _aliases(folder).items():
-        try:
-            set_alias(alias, version, settings=settings)
-        except UnknownName as error:
-            _log.warning("MLflow's alias '%s' stays where it is: %s", alias, error)
-    (folder / _ALIASES).unlink(missing_ok=True)
     return recorded
 
 
@@ -136,11 +118,6 @@ def _log_run(kept: Path, settings: MlflowSettings) -> None:
 def _oldest_first(folder: Path, pattern: str) -> list[Path]:
     kept = [path for path in folder.glob(pattern) if not path.name.startswith(".")]
     return sorted(kept, key=lambda path: (path.stat().st_mtime, path.name))
-
-
-def _aliases(folder: Path) -> dict[Any, str]:
-    file = folder / _ALIASES
-    return _read(file) if file.exists() else {}
 
 
 def _keep(file: Path, content: Mapping[str, Any]) -> None:

@@ -37,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--since", type=_length, default="7d", metavar="7d", help="length of the window: 12h, 7d, 2w (default: 7d)"
     )
-    parser.add_argument("--until", type=_time, metavar="TIME", help="its end (default: now)")
+    parser.add_argument(
+        "--until", type=_time, metavar="TIME", help="its end (default: now); one before the last look's is told nobody"
+    )
     parser.add_argument(
         "--log",
         action="append",
@@ -71,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         progress("comparing")
         rng = np.random.default_rng(bench.training.seed)
         found = watch_traffic(windows, bundle, load_profile(bundle.path), rng=rng)
-    if not args.dry_run:
+    if not args.dry_run and not _is_past(found, bench):
         _write_down(found, bench, settings, webhook, now)
     record = {"checked": now.isoformat(), **found.to_dict()}
     if args.out:
@@ -85,6 +87,15 @@ def _logs(args: argparse.Namespace, bench: Workbench) -> list[Log]:
     if files and args.store is None:
         return files
     return [*files, Log(args.store or bench.config.store.url, "store")]
+
+
+def _is_past(found: Watched, bench: Workbench) -> bool:
+    """Return whether a later time has been looked at already: what was before is not to be taken for the present."""
+    last = _previous(bench.shelf.directory)
+    if last is None or last.n == 0 or last.until <= found.until:
+        return False
+    log.warning("traffic until %s has been looked at already: nobody is told, watch.json stays as it is", last.until)
+    return True
 
 
 def _write_down(found: Watched, bench: Workbench, settings: AlertSettings, webhook: str | None, now: datetime) -> None:

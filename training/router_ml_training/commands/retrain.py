@@ -25,6 +25,8 @@ from router_ml_training.retrain.retraining import plan, retrain
 __all__ = ["add_arguments", "moment", "run"]
 
 _AGO = re.compile(r"(\d+)([dh])")
+# What --fail-when-kept ends with: 1 and 2 are errors, after which a rerun, or a person, has something to do.
+_KEPT = 3
 _UNITS = {"d": timedelta(days=1), "h": timedelta(hours=1)}
 # Longer ago than anything was logged, and still a date.
 _LONGEST = timedelta(days=365 * 1000)
@@ -45,10 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="run every step again, whatever is there")
     parser.add_argument("--report", type=file_to_write, metavar="FILE", help="also write the HTML report there")
     parser.add_argument("--no-mlflow", action="store_true", help="do not record the run in MLflow")
+    parser.add_argument("--fail-when-kept", action="store_true", help=f"exit with {_KEPT} when the champion stays")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Retrain; exit code 1 when the champion stays although nothing waits for a person."""
+    """Retrain; a champion that stays is a result like any other, and an exit code of its own to who asks for it."""
     bench = open_workbench(args)
     now = datetime.now(UTC)
     since = None if args.since is None else moment(args.since)
@@ -60,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     if args.report and outcome.report is not None:
         write_page(args.report, render_report(outcome.report))
     emit(args, outcome.record, outcome.text)
-    return outcome.exit_code
+    return _KEPT if args.fail_when_kept and outcome.kept else 0
 
 
 def moment(text: str) -> datetime | timedelta:

@@ -20,9 +20,9 @@ from router_ml_training.evaluation.report import ReportData, render_report, summ
 from router_ml_training.learning import Progress
 from router_ml_training.pipeline import Run, train_bundle
 from router_ml_training.reading import Log, read_dataset, ripe_before
-from router_ml_training.records import mlflow_tracker, name_champion, record_run, report_of_run
+from router_ml_training.records import mlflow_tracker, record_run, report_of_run
 from router_ml_training.sources import SOURCES
-from router_ml_training.tracking_outbox import outbox_of
+from router_ml_training.tracking_aliases import name_champion
 
 __all__ = ["add_arguments", "run", "train_on"]
 
@@ -70,7 +70,7 @@ def train_on(
     report = report_of_run(run, draw=mlflow or draw)
     if mlflow:
         progress("recording the run in MLflow")
-        record_run(run, bench.training, bench.mlflow, outbox_of(bench.shelf.directory), report=report)
+        record_run(run, bench.training, bench.mlflow, bench.shelf, report=report)
     return run, report
 
 
@@ -86,8 +86,7 @@ def run(args: argparse.Namespace) -> int:
     if args.promote:
         bench.shelf.promote(finished.version, reason="promoted by `router-ml train --promote`", now=now)
         if not args.no_mlflow:
-            outbox = outbox_of(bench.shelf.directory)
-            name_champion(finished.version, bench.mlflow, outbox, run_id=finished.mlflow_run_id)
+            name_champion(finished.version, bench.shelf, bench.mlflow)
     if args.report:
         write_page(args.report, render_report(report))
     record = {

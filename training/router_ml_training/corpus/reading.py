@@ -23,6 +23,7 @@ from router_ml_training.corpus.units import ROWS, Unit, folder_of, units_of
 from router_ml_training.executor import Executor
 from router_ml_training.learning import Progress
 from router_ml_training.reading import Log, refuse_unreadable
+from router_ml_training.sources.store import open_log
 
 __all__ = ["read_corpus"]
 
@@ -64,7 +65,7 @@ def read_corpus(
         StoreError: When a store cannot be read.
     """
     wanted, others = _tasks(logs, ladder, cache, since)
-    parts = _read(wanted, executor, progress)
+    parts, built = _read(wanted, executor, progress)
     while True:
         stretches, tally = _counted(parts, since, ripe_before, now)
         refuse_unreadable(logs, tally.read, tally.rejected, tally.reason)
@@ -76,6 +77,9 @@ def read_corpus(
         _build([replace(wanted[i], ceiling=corpus.ceiling) for i in short], executor, progress)
         for i in short:
             parts[i] = _loaded(wanted[i])
+        built |= set(short)
+    for i in _changed(wanted, built):
+        parts[i] = {}  # used now, and read again by the next run
     kept = {task.folder / name for task, found in zip(wanted, parts, strict=True) for name in found}
     folders = {task.folder for task in (*wanted, *others)}
     _prune(folders, kept, {task.key for task in others}, None if now is None else now - _AHEAD)
@@ -96,7 +100,8 @@ def _is_wanted(unit: Unit, since: datetime | None) -> bool:
     return since is None or unit.day is None or unit.day >= since.astimezone(UTC).date().isoformat()
 
 
-def _read(tasks: Sequence[Build], executor: Executor, progress: Progress) -> list[Parts]:
+def _read(tasks: Sequence[Build], executor: Executor, progress: Progress) -> tuple[list[Parts], set[int]]:
+    """Return the parts of every unit, and which units were read for that."""
     allow_parts(sum(1 + task.unit.rows // ROWS for task in tasks))
     found = [None if task.unit.fingerprint is None else parts_of(task) for task in tasks]
     ceiling = _enough(sum(task.unit.rows for task in tasks))
@@ -105,7 +110,26 @@ def _read(tasks: Sequence[Build], executor: Executor, progress: Progress) -> lis
         executor,
         progress,
     )
-    return [_loaded(task) if parts is None else parts for task, parts in zip(tasks, found, strict=True)]
+    built = {i for i, parts in enumerate(found) if parts is None}
+    return [_loaded(task) if parts is None else parts for task, parts in zip(tasks, found, strict=True)], built
+
+
+def _changed(tasks: Sequence[Build], built: Collection[int]) -> list[int]:
+    """Return the slices of stores that were not the same any more when they had been read.
+
+    A row that came too late for the fingerprint may have been read with the others. Once it was deleted, the
+    fingerprint would be right again, and the part would bring it back.
+    """
+    of_store = [i for i in built if tasks[i].unit.bounds is not None]
+    changed = []
+    for location in {tasks[i].unit.log.location for i in of_store}:
+        with open_log(location) as store:
+            for i in of_store:
+                unit = tasks[i].unit
+                if unit.log.location == location:
+                    found = store.slices(ROWS, unit.bounds)
+                    changed += [i] if [one.fingerprint for one in found] != [unit.fingerprint] else []
+    return changed
 
 
 def _enough(n_rows: int) -> int:

@@ -12,7 +12,7 @@ from router_ml.objects import is_object_url
 from router_ml.store import Bounds
 from router_ml_training.reading import Log
 from router_ml_training.sources.native import files_of, objects_of
-from router_ml_training.sources.objects import day_of
+from router_ml_training.sources.objects import day_of, list_objects
 from router_ml_training.sources.store import open_log
 
 __all__ = ["ROWS", "Unit", "folder_of", "units_of"]
@@ -21,6 +21,7 @@ __all__ = ["ROWS", "Unit", "folder_of", "units_of"]
 ROWS = 20_000
 # A row of a log is seldom shorter. Too many rows expected costs nothing but that fewer answers are looked at ahead.
 _ROW_BYTES = 500
+_TABLES = (".parquet", ".csv")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,11 @@ def units_of(log: Log, size: int = ROWS) -> list[Unit]:
         return list(_of_objects(log))
     if log.source == "native":
         return [_of_files(Log(str(path), log.source), [path]) for path in files_of(log.location)]
+    if is_object_url(log.location):  # a table is read as a whole
+        items = list_objects(log.location, log.objects, _TABLES)
+        marks = "\n".join(f"{item.key} {item.etag} {item.size}" for item in items)
+        rows = sum(item.size for item in items) // _ROW_BYTES
+        return [Unit(log, hashlib.sha256(str(log).encode()).hexdigest()[:16], marks, rows)]
     return [_of_files(log, sorted(_files_below(log.location)))]
 
 

@@ -18,13 +18,14 @@ from router_ml_training.evaluation.report import ReportData
 from router_ml_training.gate import GateReport, compare
 from router_ml_training.gates import GateLine
 from router_ml_training.pipeline import Run, champion_of, write_run
-from router_ml_training.records import name_champion, record_run, report_of_run
+from router_ml_training.records import record_run, report_of_run
 from router_ml_training.retrain.course import Course, Evaluated
 from router_ml_training.retrain.gating import GateCase, passed, run_gates, why_not
 from router_ml_training.retrain.job import Job
 from router_ml_training.retrain.steps import Get, Step
 from router_ml_training.run_record import run_key
 from router_ml_training.tracking import begin_run
+from router_ml_training.tracking_aliases import name_champion
 
 __all__ = ["Finish", "Gated", "Promoted", "Registered", "made_by", "rival_of", "was_promoted"]
 
@@ -161,7 +162,7 @@ class Finish:
             job.shelf.promote(run.version, reason=reason, now=job.now, only_over=gated.rival)
         in_service = job.shelf.champion() == run.version
         if in_service and job.mlflow is not None:
-            name_champion(run.version, job.mlflow, job.places.outbox, run_id=run.mlflow_run_id)
+            name_champion(run.version, job.shelf, job.mlflow)
         said = reason if in_service else "it was in service, and was replaced since"
         return Promoted(in_service, False, said, run, report)
 
@@ -170,7 +171,7 @@ class Finish:
             return None
         self.job.progress("recording the run in MLflow")
         report = report_of_run(run)
-        record_run(run, self.job.training, self.job.mlflow, self.job.places.outbox, report=report, gates=lines)
+        record_run(run, self.job.training, self.job.mlflow, self.job.shelf, report=report, gates=lines)
         return report
 
 

@@ -89,7 +89,7 @@ def calibration(case: GateCase) -> GateLine:
     tier, worst = max(errors.items(), key=lambda one: _least(one[1]))
     ok = _least(worst) <= limit
     value = float(worst.value or 0.0)
-    detail = f"'{tier}' is off by {value:.3f} (at least {_least(worst):.3f}), the worst of {len(errors)} tiers"
+    detail = f"'{tier}' is off by {value:.3f} (at least {_least(worst):.3f}), the worst tier of {len(errors)}"
     return GateLine("calibration", ok, detail, value, limit)
 
 
@@ -107,7 +107,8 @@ def slices(case: GateCase) -> GateLine:
     name, least = max(judged.items(), key=lambda one: one[1])
     kept = next(one.quality_kept.value for one in found.slices if one.name == name)
     lost = 1.0 - float(kept or 0.0)
-    detail = f"'{name}' loses {100 * lost:.1f} % (at least {100 * least:.1f} %), the most of {len(judged)} slices"
+    shown, least_shown = (round(100 * share, 1) + 0.0 for share in (lost, least))  # + 0.0: never "-0.0 %"
+    detail = f"'{name}' loses {shown:.1f} % (at least {least_shown:.1f} %), the worst slice of {len(judged)}"
     return GateLine("slices", least <= limit, detail, lost, limit)
 
 

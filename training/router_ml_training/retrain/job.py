@@ -50,11 +50,6 @@ class Places:
         return self.directory / "making"
 
     @property
-    def outbox(self) -> Path:
-        """What MLflow has not been told yet."""
-        return self.directory / "outbox"
-
-    @property
     def results(self) -> Results:
         """Results of steps."""
         return Results(self.directory / "steps")

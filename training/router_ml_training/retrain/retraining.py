@@ -43,11 +43,14 @@ _RUNS = 2
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a retraining: a record for machines, a text for people; `report` is None when nothing was done."""
+    """What came of a retraining: a record for machines, a text for people; `report` is None when nothing was done.
+
+    `kept` says that the champion stays, and nothing waits for a person.
+    """
 
     record: Mapping[str, Any]
     text: str
-    exit_code: int
+    kept: bool
     report: ReportData | None = None
 
 
@@ -115,7 +118,7 @@ def _retrain(job: Job, state: RunState, begun: Begun, *, draw: bool) -> Outcome:
     if _is_known(job, state, corpus):
         write_state(job.places.state, state.model_copy(update={"begun": None}))
         if job.mlflow is not None:
-            record_kept(job.mlflow, job.places.outbox)
+            record_kept(job.mlflow, job.shelf)
         return _nothing_new(state)
     begun = _planned(job, state, begun, corpus)
     state = state.model_copy(update={"begun": begun})
@@ -254,15 +257,15 @@ def _outcome(
     }
     gates = "\n".join(notes_of(gated.lines))
     text = f"{summary_table(report)}\n\n{gates}\n\n{run.version} {_verb(promoted)}: {promoted.reason}"
-    return Outcome(record, text, 0 if promoted.promoted or promoted.waits else 1, report)
+    return Outcome(record, text, not (promoted.promoted or promoted.waits), report)
 
 
 def _nothing_new(state: RunState) -> Outcome:
     record = {**state.record, "nothing_new": True, "steps": []}
     last = state.text.rstrip().rsplit("\n", 1)[-1]
     since = _shown(state.finished) if state.finished is not None else "the last run"
-    good = record.get("promoted") or record.get("waits")
-    return Outcome(record, f"nothing new since {since}; {last}", 0 if good else 1)
+    kept = not (record.get("promoted") or record.get("waits"))
+    return Outcome(record, f"nothing new since {since}; {last}", kept)
 
 
 def _verb(promoted: Promoted) -> str:

@@ -21,7 +21,17 @@ from router_ml.config import ObjectSettings
 from router_ml.errors import DataError, UsageError
 from router_ml.objects import Connection, Listed, ObjectStore, explain, open_objects, split_url
 
-__all__ = ["ROWS_AT_ONCE", "Objects", "day_of", "find_objects", "frames_of", "list_objects", "scan"]
+__all__ = [
+    "ROWS_AT_ONCE",
+    "Objects",
+    "day_of",
+    "find_objects",
+    "frames_of",
+    "is_of_storage",
+    "lazy_table",
+    "list_objects",
+    "scan",
+]
 
 ROWS_AT_ONCE = 2048
 _DAY = re.compile(r"(?:^|/)day=(\d{4}-\d{2}-\d{2})/")
@@ -155,12 +165,45 @@ def frames_of(
         for first, n_rows in _row_groups(metadata, wanted):
             rows = table.slice(first, n_rows).filter(*wanted.predicates(columns_there))
             frame = (rows if columns is None else rows.select(columns)).collect(engine="streaming")
+            found.store.check(item)  # polars reads without a condition: rows of two writers would be mixed
             yield from frame.iter_slices(ROWS_AT_ONCE)
     except (pa.ArrowException, pl.exceptions.PolarsError, OSError) as error:
-        if isinstance(error, OSError) or "object-store error" in str(error) or "Generic S3 error" in str(error):
+        if is_of_storage(error):
             raise explain(error, url, connection) from error
+        found.store.check(item)
         said = str(error).splitlines()[0]
         raise DataError(f"{url}: cannot be read as Parquet: {said}; delete it, or upload it again") from error
+
+
+def lazy_table(location: str, settings: ObjectSettings, suffixes: Sequence[str]) -> tuple[pl.LazyFrame, Objects]:
+    """Return objects of one kind as one table that is read when it is asked for, and which objects they are.
+
+    Args:
+        location: See `find_objects`.
+        settings: `[objects]`.
+        suffixes: `.parquet`, `.csv` or both.
+
+    Raises:
+        DataError: When there is no such object, or there are both kinds.
+        ObjectStoreError: When the storage cannot be read.
+    """
+    found = find_objects(location, settings, suffixes)
+    urls, options = [found.url_of(item) for item in found.items], _options(found.store.connection)
+    kinds = {url.lower().endswith(".parquet") for url in urls}
+    if len(kinds) > 1:
+        raise DataError(f"{location}: Parquet and CSV files cannot be read as one table; name one kind")
+    if kinds == {True}:
+        table = pl.scan_parquet(
+            urls, glob=False, hive_partitioning=False, storage_options=options, credential_provider=None
+        )
+    else:
+        table = pl.scan_csv(urls, glob=False, storage_options=options, credential_provider=None)
+    return table, found
+
+
+def is_of_storage(error: Exception) -> bool:
+    """Return whether an error is about reaching the storage, and not about what lies there."""
+    return isinstance(error, OSError) or "object-store error" in str(error) or "Generic S3 error" in str(error)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,12 @@ import polars as pl
 from pydantic_core import from_json
 
 from router_ml.errors import DataError, RecordError, UsageError
+from router_ml.objects import explain, is_object_url
 from router_ml.registry import did_you_mean
 from router_ml.schema import Interaction
 from router_ml_training.sources import Reject, SourceOptions
 from router_ml_training.sources.files import find_files
+from router_ml_training.sources.objects import Objects, is_of_storage, lazy_table
 from router_ml_training.sources.rows import Place
 
 __all__ = ["read"]
@@ -44,14 +46,29 @@ def read(location: str, options: SourceOptions) -> Iterator[Interaction | Reject
     """
     if len(set(options.tiers.values())) < len(options.tiers):
         raise UsageError(f"tiers: two tiers cannot be the same model: {_assignments(options.tiers)}")
+    found: Objects | None = None
     try:
-        table = _scan(location)
+        if is_object_url(location):
+            table, found = lazy_table(location, options.objects, _SUFFIXES)
+        else:
+            table = _scan(location)
+        table = _checked(table, location)
         _check_models(table, options.tiers, location)
         for rows in _batches(table, tuple(options.tiers.values())):
             for prompt_rows in _by_prompt(rows):
                 yield _interaction(prompt_rows, options, location)
-    except pl.exceptions.PolarsError as error:
+            if found is not None:
+                _check_same(found)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        if found is not None and is_of_storage(error):
+            raise explain(error, location, found.store.connection) from error
         raise DataError(f"{location}: cannot be read as a table: {error}") from error
+
+
+def _check_same(found: Objects) -> None:
+    # The table is read in many pieces, without a condition: those of two writers would be mixed.
+    for item in found.items:
+        found.store.check(item)
 
 
 def _scan(location: str) -> pl.LazyFrame:
@@ -60,7 +77,10 @@ def _scan(location: str) -> pl.LazyFrame:
     if len(kinds) > 1:
         raise DataError(f"{location}: Parquet and CSV files cannot be read as one table; name one kind")
     scan = pl.scan_parquet if kinds == {".parquet"} else pl.scan_csv
-    table = scan(paths)
+    return scan(paths)
+
+
+def _checked(table: pl.LazyFrame, location: str) -> pl.LazyFrame:
     schema = table.collect_schema()
     missing = [name for name in (*_NEEDED, *_TOKENS) if name not in schema]
     if "prompt" not in schema and "messages" not in schema:
