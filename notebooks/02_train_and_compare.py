@@ -64,6 +64,7 @@ def _(home, learners, sample):
     mo.vstack(
         [
             mo.callout(mo.md(f"**{choice.verdict}**"), kind="neutral" if choice.keep_constant else "success"),
+            *(mo.callout(mo.md(one), kind="warn") for one in match.report.cautions),
             *(mo.md(note) for note in match.report.notes),
         ]
     )
@@ -80,9 +81,14 @@ def _(match):
 @app.cell
 def _(match):
     curves = match.curve_table()
+    whose = (
+        f" Untried tiers count as '{match.trained.learner}' estimates them, which flatters its own curve."
+        if match.assessment.estimated
+        else ""
+    )
     mo.vstack(
         [
-            mo.md("## Curves\n\nScores before the call alone, one answer per request."),
+            mo.md(f"## Curves\n\nScores before the call alone, one answer per request.{whose}"),
             mo.Html(as_html(match.curve_picture())),
             mo.ui.table(brief(curves), selection=None),
         ]

@@ -11,6 +11,7 @@ with app.setup:
 
     from router_ml_training.review.challenger import duel, gate_table, shelf_table
     from router_ml_training.review.home import attempt, home_folder, open_home, read_sample
+    from router_ml_training.review.runs import run_table
     from router_ml_training.review.tables import brief
 
 
@@ -124,17 +125,24 @@ def _(found):
 
 
 @app.cell
-def _(challenger, champion, home):
-    runs = {one: home.bundle(one).manifest.mlflow_run_id for one in (champion.value, challenger.value)}
+def _(found, home):
+    runs = {side.name: side.bundle.manifest.mlflow_run_id for side in (found.champion, found.challenger)}
+    side_by_side, problem_of_runs = attempt(lambda: run_table(runs, home.mlflow, home.folder))
     mo.vstack(
         [
-            mo.md(f"## Runs in MLflow\n\nTracked at `{home.mlflow.tracking_uri}`, which this notebook does not open."),
+            mo.md(
+                "## Runs in MLflow\n\nWhat each run measured on its own held-out rows, which differ: the figures of "
+                "*Side by side* are the ones to compare."
+            ),
             mo.md(
                 "\n".join(f"- {version}: {f'run `{run}`' if run else 'not recorded'}" for version, run in runs.items())
             ),
+            mo.callout(mo.md(problem_of_runs), kind="warn")
+            if side_by_side is None
+            else mo.ui.table(side_by_side, selection=None, page_size=100),
         ]
     )
-    return (runs,)
+    return problem_of_runs, runs, side_by_side
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def _(home):
     mo.stop(bundle is None, mo.callout(mo.md(problem_of_bundle), kind="warn"))
     knob, problem_of_scores = attempt(lambda: knob_of(bundle, sample.dataset, home.ladder))
     mo.stop(knob is None, mo.callout(mo.md(problem_of_scores), kind="warn"))
-    mo.md(f"{bundle.version} on {len(knob.rows):,} requests. {knob.note} {sample.note}")
+    mo.md(f"{sample.note} {bundle.version} is measured on {knob.note}")
     return bundle, knob
 
 
@@ -75,10 +75,14 @@ def _(knob, quality):
 @app.cell
 def _(setting):
     share = pl.DataFrame({"tier": list(setting.share), "share of the answers": list(setting.share.values())})
-    judged = "Answers are judged, and a dearer tier may follow." if setting.judged else "Single attempts."
+    judged = (
+        "Answers are judged, and a dearer tier may follow."
+        if setting.judged
+        else "Answers are not judged; a dearer tier follows only what the response checks refuse."
+    )
     mo.vstack(
         [
-            mo.md(f"{judged} A dollar is worth {setting.price:.4g} of quality here."),
+            mo.md(f"{judged} {setting.worth}"),
             mo.ui.table(brief(share), selection=None),
         ]
     )

@@ -9,6 +9,7 @@ with app.setup:
     import marimo as mo
 
     from router_ml_training.offpolicy_report import offpolicy_report
+    from router_ml_training.reporting import learned_from
     from router_ml_training.review.estimates import (
         estimate_table,
         estimates_chart,
@@ -67,9 +68,12 @@ def _(bundle, quality, scored):
     report, problem_of_propensities = attempt(lambda: offpolicy_report(scored, bundle.policy, quality=quality.value))
     mo.stop(report is None, mo.callout(mo.md(problem_of_propensities), kind="warn"))
     refused = refusals(report)
-    mo.callout(mo.md("\n\n".join(refused)), kind="warn") if refused else mo.callout(
-        mo.md(f"The log says enough: {report.drawn:,} of {report.n:,} requests were drawn with known probabilities."),
-        kind="success",
+    enough = f"The log says enough: {report.drawn:,} of {report.n:,} requests were drawn with known probabilities."
+    mo.vstack(
+        [
+            mo.callout(mo.md("\n\n".join(refused) or enough), kind="warn" if refused else "success"),
+            *(mo.md(one) for one in learned_from(scored.dataset, bundle)),
+        ]
     )
     return refused, report
 

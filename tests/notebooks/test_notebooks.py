@@ -72,6 +72,7 @@ def shown(review_home: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
             "worst": "worst['prompt'].to_list()",
             "gates": "len(gates)",
             "runs": "runs",
+            "of_runs": "problem_of_runs",
         },
         "04_certificate_and_policy": {
             "saving": "setting.saving",
@@ -123,6 +124,7 @@ def test_champion_and_challenger_are_set_side_by_side(shown: dict[str, dict[str,
     assert duel["worst"]
     assert duel["gates"] == 0
     assert duel["runs"] == {LINEAR: None, LENGTH: None}
+    assert "not recorded in MLflow" in duel["of_runs"]
 
 
 def test_the_knob_and_the_certificate_are_shown(shown: dict[str, dict[str, Any]]) -> None:
@@ -156,15 +158,18 @@ def said(review_home: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     few = shutil.copytree(review_home, tmp_path_factory.mktemp("few") / "home")
     shutil.rmtree(few / "models" / LENGTH)
     (few / "models" / LINEAR / "model.onnx").write_bytes(b"damaged")
+    refused = shutil.copytree(review_home, tmp_path_factory.mktemp("refused") / "home")
+    (refused / "models" / LENGTH / "model.onnx").write_bytes(b"damaged")
     wanted = {"message": "problem", "of_log": "problem_of_log"}
     runs = [(path.stem, home, wanted) for home in homes.values() for path in NOTEBOOKS]
     runs += [
         ("03_review_challenger", few, {"said": "too_few", "found": "found"}),
         ("04_certificate_and_policy", few, {"said": "problem_of_bundle", "found": "setting"}),
         ("05_offpolicy", few, {"said": "problem_of_bundle", "found": "report"}),
+        ("03_review_challenger", refused, {"said": "problem_of_duel", "found": "found"}),
     ]
     values = defined(runs, tmp_path_factory.mktemp("elsewhere"))
-    return {"few": values[-3:], **{name: values[5 * i : 5 * i + 5] for i, name in enumerate(homes)}}
+    return {"few": values[-4:], **{name: values[5 * i : 5 * i + 5] for i, name in enumerate(homes)}}
 
 
 def test_without_a_configuration_every_notebook_says_what_to_do(said: dict[str, list[dict[str, Any]]]) -> None:
@@ -192,8 +197,8 @@ def test_a_mistake_in_the_configuration_is_explained(said: dict[str, list[dict[s
 
 
 def test_one_version_is_too_few_to_compare_and_a_damaged_one_is_named(said: dict[str, list[dict[str, Any]]]) -> None:
-    compared, certified, estimated = said["few"]
+    compared, certified, estimated, refused = said["few"]
     assert "it takes two to compare" in compared["said"]
-    for shown in (certified, estimated):
+    for shown in (certified, estimated, refused):
         assert "model.onnx" in shown["said"]
-    assert {shown["found"] for shown in (compared, certified, estimated)} == {None}
+    assert {shown["found"] for shown in said["few"]} == {None}

@@ -100,6 +100,19 @@ def test_confusion_has_counts_and_shares_of_each_truth(pictures: dict[str, Pictu
         assert words in svg
 
 
+def test_a_figure_that_is_undefined_is_said_to_be(pictures: dict[str, Picture]) -> None:
+    assert pictures["slice_table"].svg.count(">undefined<") == 1
+
+
+def test_millions_of_answers_and_long_names_keep_to_their_cells() -> None:
+    name = "a-tier-with-a-name-that-is-rather-long"
+    svg = verifier_confusion([Confusion(name, 123_456_789, 1, 2, 3)], rule="r", title="t").svg
+    assert name not in svg[svg.index("</desc>") :]
+    size = re.search(r"font-size: ([\d.]+)px[^>]*>123,456,789<", svg)
+    assert size is not None
+    assert float(size[1]) < 10
+
+
 def test_drift_names_what_is_beyond_its_limit(pictures: dict[str, Picture]) -> None:
     assert pictures["drift"].alt.endswith("Beyond what is allowed: words.")
     assert lines(pictures["drift"])[1] == {"feature": "escalation rate", "shift": "0.05", "allowed": "0.1"}

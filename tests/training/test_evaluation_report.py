@@ -56,7 +56,7 @@ def make_pictures(outcomes: Outcomes, adequacy: np.ndarray, *, simulated: bool) 
             panels, title="Calibrated", ece={"small": Figure(0.0123)} | dict.fromkeys(TIERS, Figure(0.1))
         ),
         tier_mix(curve, columns=TIERS, title="Mix", operating=0.97, simulated=simulated),
-        score_histogram(adequacy[:, 2] - adequacy[:, 0], title="Scores", threshold=0.3, simulated=simulated),
+        score_histogram(adequacy[:, 2] - adequacy[:, 0], title="Scores", label="gain", simulated=simulated),
     )
 
 
@@ -189,15 +189,24 @@ def test_a_page_offers_the_figures_of_every_picture_without_a_script(report: Rep
 def test_the_data_of_a_picture_are_what_is_drawn(report: ReportData):
     cost, bins, mix, scores = (list(csv.DictReader(io.StringIO(picture.data))) for picture in report.pictures)
     series = {row["series"] for row in cost}
-    assert {"router", "random mix", "oracle", "prompt_length", "always large", "in service"} <= series
+    assert {"router", "random mix", "oracle", "prompt_length", "always large", "operating point"} <= series
     assert "quality asked for" in series
     assert {row["tier"] for row in bins} == set(TIERS)
     assert sum(float(row["requests"]) for row in bins if row["series"] == "bin" and row["tier"] == "small") == 300
     assert sum(float(row["requests"]) for row in bins if row["series"] == "spread" and row["tier"] == "small") == 300
     assert all(sum(float(row[name]) for name in TIERS) == pytest.approx(1, abs=1e-5) for row in mix)
-    above = [row for row in scores if float(row["requests_large"]) > 0]
-    assert sum(float(row["requests_small"]) + float(row["requests_large"]) for row in scores) == 300
-    assert min(float(row["to"]) for row in above) > 0.3
+    assert "quality kept, % of always large" in report.pictures[2].svg
+    assert list(scores[0]) == ["from", "to", "requests"]
+    assert sum(int(row["requests"]) for row in scores) == 300
+
+
+def test_cautions_stand_over_the_figures_and_an_estimate_is_stamped(report: ReportData):
+    careful = replace(report, cautions=("It has seen <half> of these.",), estimated=True)
+    page = render_report(careful)
+    assert page.index("It has seen &lt;half&gt; of these.") < page.index('<div class="tiles">')
+    assert '<span class="stamp">estimated</span>' in page
+    assert summary_table(careful).splitlines().index("It has seen <half> of these.") < 4
+    assert '<span class="stamp">estimated</span>' not in render_report(report)
 
 
 def test_text_from_outside_is_escaped(report: ReportData):
@@ -255,7 +264,7 @@ def test_pictures_are_valid_png_and_svg_and_the_same_each_time(report: ReportDat
         assert root[0].text == picture.title
         assert root[1].text == picture.alt
     scores = np.random.default_rng(0).random(50)
-    first, again = (score_histogram(scores, title="t", threshold=0.5) for _ in range(2))
+    first, again = (score_histogram(scores, title="t", label="l") for _ in range(2))
     assert (first.svg, first.png) == (again.svg, again.png)
 
 
@@ -268,7 +277,7 @@ def test_drawing_leaves_no_global_state():
     import matplotlib
 
     before = dict(matplotlib.rcParams)
-    score_histogram([0.1, 0.2, 0.4], title="t")
+    score_histogram([0.1, 0.2, 0.4], title="t", label="l")
     assert dict(matplotlib.rcParams) == before
 
 
@@ -277,7 +286,7 @@ def test_a_curve_of_one_point_and_a_histogram_of_one_value_can_be_drawn():
     curve = curve_of(price_sweep([[0.5, 0.5]], outcomes.cost, rng=np.random.default_rng(0)), outcomes)
     assert cost_quality(curve, tiers=("a", "b"), title="t").png
     assert tier_mix(curve, columns=("a", "b"), title="t").png
-    assert score_histogram([0.5], title="t", threshold=0.5).png
+    assert score_histogram([0.5], title="t", label="l").png
 
 
 @pytest.mark.parametrize("dark", [False, True])

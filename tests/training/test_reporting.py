@@ -14,7 +14,7 @@ from router_ml_training.assessment import assess
 from router_ml_training.evaluation.report import ModelFacts, ReportData, headline, render_report, summary_table
 from router_ml_training.pipeline import Run, train_bundle
 from router_ml_training.records import report_of_run
-from router_ml_training.reporting import data_facts, few_rows_note, report_data
+from router_ml_training.reporting import data_facts, few_rows_note, learned_from, report_data
 from router_ml_training.settings import TrainingSettings
 
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
@@ -68,6 +68,8 @@ def test_what_is_proven_comes_before_what_was_measured(report: ReportData) -> No
     assert heading == headline(report) == "Nothing is proven about this router"
     assert page.index("No certificate, so nothing is proven") < page.index("not proven:")
     assert "random mix, same cost" not in page
+    bare = replace(report.certification, settled=None, notes=())
+    assert "<h2>What is proven</h2>" not in render_report(replace(report, certification=bare))
     assert "The claim takes learning" not in page
 
 
@@ -101,4 +103,16 @@ def test_a_log_without_times_or_with_guesses_says_so(world: Any, run: Run) -> No
         choice=None,
     )
     assert (data.data.first, data.data.last) == (None, None)
-    assert data.notes[0].startswith("Only 0 test requests have a known outcome for every tier")
+    assert data.cautions[0].startswith("Only 0 test requests have a known outcome for every tier")
+
+
+def test_what_a_bundle_may_have_learned_from_flatters_it_and_the_reader_is_told(world: Any, run: Run) -> None:
+    (own,) = learned_from(run.dataset, run.bundle)
+    assert own.startswith(f"This is the log that {run.version} was trained on")
+    later = replace(run.dataset, ts=run.dataset.ts + 1e8, digest="another")
+    longer = later.rows(np.arange(400))
+    assert learned_from(longer, run.bundle) == ()
+    mixed = replace(longer, ts=np.concatenate([run.dataset.ts[:30], longer.ts[30:]]))
+    (some,) = learned_from(mixed, run.bundle)
+    assert some.startswith("30 of these 400 requests are no later than the newest")
+    assert learned_from(replace(mixed, dated=False), run.bundle) == ()

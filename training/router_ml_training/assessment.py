@@ -25,9 +25,11 @@ from router_ml_training.plans import Taken, act, grid_of
 from router_ml_training.scored import Scored
 from router_ml_training.slice_figures import slice_figures
 
-__all__ = ["Assessment", "assess", "headline"]
+__all__ = ["Assessment", "Ground", "assess", "headline", "plans_sweep"]
 
 F64: TypeAlias = NDArray[np.float64]
+# What every tier did, and the rows it is said of.
+Ground: TypeAlias = tuple[Outcomes, NDArray[np.int64]]
 
 _LENGTH = DENSE_NAMES.index("text.log_chars")
 
@@ -67,7 +69,14 @@ class Assessment:
 
 
 def assess(
-    test: Scored, policy: PolicySpec, *, quality: float, n_train: int, rng: np.random.Generator, draws: int = 1000
+    test: Scored,
+    policy: PolicySpec,
+    *,
+    quality: float,
+    n_train: int,
+    rng: np.random.Generator,
+    draws: int = 1000,
+    ground: Ground | None = None,
 ) -> Assessment:
     """Measure a policy on rows it has never seen.
 
@@ -78,13 +87,15 @@ def assess(
         n_train: Rows the model was fitted on, for the record.
         rng: Breaks ties and draws bootstrap samples.
         draws: Bootstrap draws; 0 leaves intervals out.
+        ground: The outcomes it is measured against, so that two policies stand on the same; None: those of the rows,
+            with the policy's own estimates where they are unknown.
     """
-    outcomes, rows = test.outcomes()
+    outcomes, rows = test.outcomes() if ground is None else ground
     adequacy, cost = test.adequacy[rows], test.cost_in(policy.price_unit)[rows]
     group = test.dataset.group[rows]
     alone = _sweep(adequacy, cost, outcomes, rng)
     figures = dict(curve_figures(alone, outcomes, rng=rng, draws=draws, groups=group))
-    swept = _plans(test, policy, quality, outcomes, rows) or alone
+    swept = plans_sweep(test, policy, quality, (outcomes, rows)) or alone
     if swept is not alone:
         # APGR and CPT speak of a share of calls, so they stay those of the scores before the call.
         metrics = [metric for metric in curve_metrics() if not metric.name.startswith(("apgr", "cpt"))]
@@ -156,10 +167,16 @@ def headline(assessment: Assessment) -> dict[str, object]:
     }
 
 
-def _plans(
-    test: Scored, policy: PolicySpec, quality: float, outcomes: Outcomes, rows: NDArray[np.int64]
-) -> Swept | None:
-    """Return the curve of the policy's plans; None where it judges nothing at that quality."""
+def plans_sweep(test: Scored, policy: PolicySpec, quality: float, ground: Ground) -> Swept | None:
+    """Return the curve of the policy's plans; None where it judges nothing at that quality.
+
+    Args:
+        test: The rows, with the scores the policy decides with.
+        policy: Its ladder and solved frontier.
+        quality: Share of the best tier's quality that is asked for.
+        ground: The outcomes it is measured against, and their rows.
+    """
+    outcomes, rows = ground
     if policy.plans is None or not policy.operating(quality)[1]:
         return None
     judged = test.judged(policy.price_unit, policy.plans)

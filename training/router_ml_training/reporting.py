@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from router_ml.bundle import Bundle
 from router_ml.shelf import Shelf
 from router_ml_training.assessment import Assessment
 from router_ml_training.dataset import Dataset
 from router_ml_training.evaluation.bootstrap import curve_figures
-from router_ml_training.evaluation.canvas import Picture
+from router_ml_training.evaluation.canvas import Picture, short_name
 from router_ml_training.evaluation.certificate_record import Certification
 from router_ml_training.evaluation.compare import Choice
 from router_ml_training.evaluation.curves import price_sweep
@@ -27,7 +28,7 @@ from router_ml_training.evaluation.metrics import Figure
 from router_ml_training.evaluation.report import DataFacts, ModelFacts, ReportData
 from router_ml_training.gates import GateLine
 
-__all__ = ["data_facts", "few_rows_note", "gate_lines", "report_data"]
+__all__ = ["data_facts", "few_rows_note", "gate_lines", "learned_from", "report_data"]
 
 # Prices found on fewer rows miss the quality asked for by several points.
 _FEW_ROWS = 1000
@@ -43,6 +44,7 @@ def report_data(
     choice: Choice | None,
     certification: Certification | None = None,
     notes: tuple[str, ...] = (),
+    cautions: tuple[str, ...] = (),
     importance: Sequence[Importance] = (),
     gates: Sequence[GateLine] = (),
     drift: Sequence[tuple[str, float, float]] = (),
@@ -59,6 +61,7 @@ def report_data(
         choice: How the learner was chosen; None when nothing was compared.
         certification: What is proven; None when nothing was to be.
         notes: Further sentences for the reader.
+        cautions: What is to be known before any figure is believed.
         importance: What each feature is worth; none leaves its picture out.
         gates: The gates before promotion; none leaves their table out.
         drift: Name, shift and allowed shift of each feature; none leaves the picture out.
@@ -89,7 +92,8 @@ def report_data(
         model=model,
         slices=assessment.slices,
         gates=tuple(gates),
-        notes=(*notes, *_cautions(assessment)),
+        notes=(*notes, *_escalation_note(assessment)),
+        cautions=(*cautions, *_estimated_caution(assessment)),
         estimated=assessment.estimated,
         certification=certification,
     )
@@ -114,6 +118,28 @@ def gate_lines(shelf: Shelf, version: str) -> tuple[GateLine, ...]:
     return tuple(GateLine(**line) for line in shelf.gates(version))
 
 
+def learned_from(dataset: Dataset, bundle: Bundle) -> tuple[str, ...]:
+    """Return a warning where a bundle may have learned from what it is measured on; nothing where it cannot have.
+
+    Args:
+        dataset: What it is measured on.
+        bundle: What is measured.
+    """
+    trained = bundle.manifest.trained_on
+    if dataset.digest == trained.digest:
+        return (
+            f"This is the log that {bundle.version} was trained on: the figures flatter it. Measure it on a later log.",
+        )
+    dated = dataset.dated and trained.last_ts is not None
+    early = int((dataset.ts <= trained.last_ts.timestamp()).sum()) if dated and trained.last_ts else 0
+    if not early:
+        return ()
+    return (
+        f"{early:,} of these {len(dataset):,} requests are no later than the newest that {bundle.version} has learned "
+        "from: if it has seen them, the figures flatter it. Measure it on later requests.",
+    )
+
+
 def few_rows_note(n_solved: int) -> tuple[str, ...]:
     """Return a warning where the frontier's prices rest on few requests with every tier's outcome known."""
     if n_solved >= _FEW_ROWS:
@@ -125,7 +151,7 @@ def few_rows_note(n_solved: int) -> tuple[str, ...]:
 
 
 def _escalation_note(assessment: Assessment) -> tuple[str, ...]:
-    if not assessment.router.escalation_rate:
+    if assessment.estimated or not assessment.router.escalation_rate:
         return ()
     return (
         "The operating point and the curve are those of plans: where the verifier expected more of a dearer tier, its "
@@ -141,7 +167,6 @@ def _oracle(assessment: Assessment) -> dict[str, Figure]:
 
 
 def _pictures(assessment: Assessment, *, simulated: bool) -> tuple[Picture, ...]:
-    best = assessment.tiers[assessment.outcomes.best_tier]
     router = assessment.router
     errors = {name: figures["ece"] for name, figures in assessment.calibration.items()}
     pictures = [
@@ -152,7 +177,7 @@ def _pictures(assessment: Assessment, *, simulated: bool) -> tuple[Picture, ...]
             baselines={name: assessment.baselines[name] for name in ("prompt_length", "oracle")},
             operating=(router.cost_usd, router.quality),
             target=assessment.quality,
-            note=f"in service: asked for {100 * assessment.quality:.4g} %",
+            note=f"asked for {100 * assessment.quality:.4g} %",
             simulated=simulated,
         )
     ]
@@ -169,13 +194,19 @@ def _pictures(assessment: Assessment, *, simulated: bool) -> tuple[Picture, ...]
         tier_mix(
             assessment.curve,
             columns=assessment.tiers,
-            title="Who answers, as the quality asked for rises",
-            operating=assessment.quality,
+            title="Who answers, as the quality kept rises",
+            operating=router.quality_kept.value,
             simulated=simulated,
         )
     )
+    best, cheapest = short_name(assessment.tiers[assessment.outcomes.best_tier]), short_name(assessment.tiers[0])
     pictures.append(
-        score_histogram(assessment.score, title=f"How much more adequate {best} is expected to be", simulated=simulated)
+        score_histogram(
+            assessment.score,
+            title=f"How much more adequate {best} is expected to be",
+            label=f"predicted adequacy of {best} less that of {cheapest}",
+            simulated=simulated,
+        )
     )
     return tuple(pictures)
 
@@ -204,9 +235,9 @@ def _review_pictures(
     return pictures
 
 
-def _cautions(assessment: Assessment) -> tuple[str, ...]:
+def _estimated_caution(assessment: Assessment) -> tuple[str, ...]:
     if not assessment.estimated:
-        return _escalation_note(assessment)
+        return ()
     return (
         f"Only {assessment.n_known} test requests have a known outcome for every tier, so the outcomes of untried "
         "tiers are the model's own estimates here. Audit a random share of requests to replace them by facts.",

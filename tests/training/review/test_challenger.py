@@ -37,8 +37,10 @@ def test_only_what_is_new_to_both_is_compared(home: Home, sample: Sample, found:
     assert last is not None
     assert (sample.dataset.ts[rows] > last.timestamp()).all()
     assert 390 <= len(rows) <= 400
-    assert notes == found.notes == (f"{len(rows)} requests later than anything that either has learned from.",)
-    assert found.n_rows == int(sample.dataset.complete[rows].sum())
+    assert notes == (f"{len(rows)} requests later than anything that either has learned from.",)
+    assert found.n_rows == int(sample.dataset.complete[rows].sum()) < len(rows)
+    told = f"The figures are of the {found.n_rows} of them whose outcome is known for every tier."
+    assert found.notes == (*notes, told)
 
 
 def test_where_too_little_is_new_everything_is_compared_and_the_note_says_so(home: Home, sample: Sample) -> None:
@@ -77,6 +79,19 @@ def test_disagreements_add_up_to_the_difference_and_show_their_prompts(found: Du
     assert cases["worth"].to_list() == sorted(cases["worth"].to_list())
     assert (found.worst(3)["worth"] <= 0).all()
     assert found.best(3)["worth"].to_list() == sorted(cases["worth"].to_list(), reverse=True)[: len(found.best(3))]
+
+
+def test_both_sides_stand_on_the_same_estimates_where_outcomes_are_unknown(home: Home, sample: Sample) -> None:
+    drawn = np.flatnonzero(~sample.dataset.complete)
+    partial = Sample(tuple(sample.interactions[i] for i in drawn), sample.dataset.rows(drawn), len(drawn))
+    both = home.bundle(LENGTH), home.bundle(LINEAR)
+    found = duel(partial, *both, home.ladder, quality=0.97, rng=np.random.default_rng(0))
+    assert any(f"what {LENGTH} thinks of it stands in" in note for note in found.notes)
+    sides = (found.champion, found.challenger)
+    assert found.difference["value"][0] == pytest.approx(
+        sides[1].assessment.router.quality - sides[0].assessment.router.quality
+    )
+    assert len({side.assessment.outcomes.quality.tobytes() for side in sides}) == 1
 
 
 def test_a_bundle_agrees_with_itself(home: Home, sample: Sample) -> None:

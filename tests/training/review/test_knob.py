@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,15 +57,30 @@ def test_slices_and_pictures_follow_the_setting(knob: Knob) -> None:
     assert "asked for 90" in knob.slice_picture(0.9).svg
 
 
+def test_what_the_price_means_is_said_in_its_own_unit(knob: Knob) -> None:
+    setting = knob.at(0.95)
+    assert setting.worth == f"A dollar is worth {setting.price:.4g} of quality here."
+    assert replace(setting, unit="relative").worth.startswith("What the dearest tier costs for a request is worth ")
+
+
+def test_the_point_lies_on_the_curve_of_what_the_policy_does(knob: Knob) -> None:
+    drawn = list(csv.DictReader(io.StringIO(knob.curve_picture(0.95).data)))
+    (point,) = [row for row in drawn if row["series"] == "operating point"]
+    x, y = (float(point[name]) for name in ("usd_per_1000_requests", "quality"))
+    curve = [row for row in drawn if row["series"].startswith("router")]
+    near = min(abs(float(row["usd_per_1000_requests"]) - x) + abs(float(row["quality"]) - y) for row in curve)
+    assert near < 0.01 * x
+
+
 def test_the_note_says_whose_word_the_outcomes_are(knob: Knob, sample: Sample, review_home: Path) -> None:
-    assert knob.note == "Every tier's outcome is known for these."
+    known, n = int(sample.dataset.complete.sum()), len(sample.dataset)
+    assert knob.note.startswith(f"{known:,} of {n:,} requests: those with a known outcome of every tier. ")
+    assert "no later than the newest that router-2026-01-02.1 has learned from" in knob.note
     home, drawn = open_home(review_home, {}), np.flatnonzero(~sample.dataset.complete)
     assert "what the bundle thinks" in knob_of(home.bundle(), sample.dataset.rows(drawn), home.ladder).note
 
 
 def test_a_log_of_other_tiers_is_refused(knob: Knob, sample: Sample, review_home: Path) -> None:
-    from dataclasses import replace
-
     home = open_home(review_home, {})
     with pytest.raises(DataError, match="routes between small, large"):
         knob_of(home.bundle(), replace(sample.dataset, tiers=("a", "b")), home.ladder)

@@ -30,6 +30,19 @@ def test_traffic_is_drawn_by_day_and_tier_with_its_data() -> None:
     assert "30 days" in picture.alt
 
 
+def test_a_day_after_a_gap_is_named_and_no_two_labels_are_close() -> None:
+    late = START + timedelta(days=250)
+    rows = [(START + timedelta(days=day), "live", "small", False) for day in range(19)] + [
+        (late, "live", "small", True)
+    ]
+    frame = pl.DataFrame(rows, schema=["ts", "mode", "last_tier", "escalated"], orient="row")
+    svg = traffic_over_time(frame, ("small", "large")).svg
+    named = re.findall(r">(2026-\d\d-\d\d)<", svg)
+    assert named[-1] == late.date().isoformat()
+    assert 5 <= len(named) <= 9
+    assert "a dashed line stands for those without" in svg
+
+
 def test_no_traffic_can_be_drawn() -> None:
     assert traffic_over_time(
         table(0).cast(

@@ -14,7 +14,6 @@ from router_ml.cli.output import emit
 from router_ml.errors import UsageError
 from router_ml_training.assessment import Assessment, assess, headline
 from router_ml_training.commands.workbench import Workbench, open_workbench, steps
-from router_ml_training.dataset import Dataset
 from router_ml_training.drift import TRAFFIC_KINDS, drift_between
 from router_ml_training.evaluation.figures_review import Importance
 from router_ml_training.evaluation.report import ModelFacts, ReportData, summary_table
@@ -23,7 +22,7 @@ from router_ml_training.learning import Progress
 from router_ml_training.offpolicy_report import offpolicy_report
 from router_ml_training.profile import load_profile, profile_of
 from router_ml_training.reading import Log, read_dataset
-from router_ml_training.reporting import data_facts, gate_lines, report_data
+from router_ml_training.reporting import data_facts, gate_lines, learned_from, report_data
 from router_ml_training.scored import Scored, score_with_bundle
 from router_ml_training.sources import SOURCES
 
@@ -58,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
     if args.offpolicy:
         return _offpolicy(args)
     bundle, assessment, report = evaluate(args, draw=False)
-    emit(args, {"version": bundle.version, **headline(assessment)}, summary_table(report))
+    record = {"version": bundle.version, **headline(assessment), "cautions": list(report.cautions)}
+    emit(args, record, summary_table(report))
     return 0
 
 
@@ -92,7 +92,7 @@ def evaluate(args: argparse.Namespace, *, draw: bool = True) -> tuple[Bundle, As
         data=data_facts(dataset, assessment, ", ".join(map(str, case.logs))),
         model=ModelFacts(bundle.manifest.learner, bundle.version, bundle.manifest.mlflow_run_id),
         choice=None,
-        notes=_own_log(dataset, bundle),
+        cautions=learned_from(dataset, bundle),
         importance=importance,
         drift=_shifts(bundle, case.scored) if draw else (),
         gates=gate_lines(case.bench.shelf, bundle.version),
@@ -105,7 +105,7 @@ def _offpolicy(args: argparse.Namespace) -> int:
     with steps() as progress:
         case = _case(args, progress)
         found = offpolicy_report(case.scored, case.bundle.policy, quality=case.quality)
-    notes = _own_log(case.scored.dataset, case.bundle)
+    notes = learned_from(case.scored.dataset, case.bundle)
     record = {"version": case.bundle.version, **found.to_dict()}
     emit(args, {**record, "notes": [*record["notes"], *notes]}, "\n".join((found.to_text(), *notes)))
     return 1 if found.refused else 0
@@ -145,13 +145,6 @@ def _shifts(bundle: Bundle, scored: Scored) -> list[tuple[str, float, float]]:
     current = profile_of(scored.dataset, scored.adequacy)
     # Another policy than the one that wrote the training log changes the rest, whatever the traffic does.
     return drift_between(reference, current, kinds=TRAFFIC_KINDS).to_rows()
-
-
-def _own_log(dataset: Dataset, bundle: Bundle) -> tuple[str, ...]:
-    if dataset.digest != bundle.manifest.trained_on.digest:
-        return ()
-    said = f"This is the log that {bundle.version} was trained on: the figures flatter it. Measure it on a later log."
-    return (said,)
 
 
 def named_bundle(bench: Workbench, name: str | None) -> Bundle:

@@ -25,6 +25,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the page."""
     bundle, _, report = evaluate.evaluate(args)
     write_page(args.out, render_report(report))
-    record = {"version": bundle.version, "out": args.out, "headline": headline(report)}
-    emit(args, record, f"{headline(report)}\n{args.out}")
+    cautions = list(report.cautions)
+    record = {"version": bundle.version, "out": args.out, "headline": headline(report), "cautions": cautions}
+    emit(args, record, "\n".join([headline(report), *cautions, str(args.out)]))
     return 0

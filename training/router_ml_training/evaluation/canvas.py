@@ -20,7 +20,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as MplFigure
 
-__all__ = ["COLOURS", "DARK_COLOURS", "Picture", "axis_line", "blank", "csv_of", "finish", "style", "tier_colours"]
+__all__ = [
+    "COLOURS",
+    "DARK_COLOURS",
+    "Picture",
+    "axis_line",
+    "blank",
+    "csv_of",
+    "finish",
+    "short_name",
+    "style",
+    "tier_colours",
+]
 
 # Okabe and Ito's colours, which the common forms of colour blindness can tell apart, and greys for what is not data.
 COLOURS: Mapping[str, str] = {
@@ -86,6 +97,12 @@ def _cell(value: object) -> object:
     if not isinstance(value, float):  # NumPy's float64 is one, too
         return value
     return "" if value != value else f"{value:.6g}"  # NaN is not equal to itself
+
+
+def short_name(name: str, most: int = 26) -> str:
+    """A name as a picture has room for it: of a longer one the beginning and the end, which often has the number."""
+    kept = most - 1
+    return name if len(name) <= most else f"{name[: kept - kept // 2]}…{name[-(kept // 2) :]}"
 
 
 def tier_colours(n: int, *, dark: bool = False) -> list[str]:

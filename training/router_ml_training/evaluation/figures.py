@@ -11,7 +11,18 @@ from numpy.typing import ArrayLike
 
 from router_ml.registry import require
 from router_ml_training.evaluation.calibration_metrics import Reliability
-from router_ml_training.evaluation.canvas import COLOURS, Picture, axis_line, blank, csv_of, finish, style, tier_colours
+from router_ml_training.evaluation.canvas import (
+    COLOURS,
+    Picture,
+    axis_line,
+    blank,
+    csv_of,
+    finish,
+    short_name,
+    style,
+    tier_colours,
+)
+from router_ml_training.evaluation.captions import Caption, place_captions
 from router_ml_training.evaluation.hull import hull
 from router_ml_training.evaluation.metrics import Figure
 from router_ml_training.evaluation.outcomes import Curve, Floats
@@ -21,14 +32,22 @@ if TYPE_CHECKING:
 
 __all__ = ["cost_quality", "reliability_diagram", "score_histogram", "tier_mix"]
 
-# Curves without a look of their own, in their order.
+_DASHED, _DOTTED, _MIXED = (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5))
+# Curves without a look of their own, in their order: as many as there are learners, no two alike without their colours.
 _LOOKS: tuple[dict[str, Any], ...] = (
     {"color": COLOURS["muted"]},
-    {"color": COLOURS["length"]},
-    {"color": COLOURS["oracle"], "ls": (0, (4, 1.5))},
-    {"color": COLOURS["accent"], "ls": (0, (1, 1.2))},
-    {"color": COLOURS["ink"], "ls": (0, (5, 1.5, 1, 1.5))},
+    {"color": COLOURS["length"], "ls": _MIXED},
+    {"color": COLOURS["oracle"], "ls": _DASHED},
+    {"color": COLOURS["accent"], "ls": _DOTTED},
+    {"color": COLOURS["ink"], "ls": _MIXED},
+    {"color": COLOURS["muted"], "ls": _DOTTED},
+    {"color": COLOURS["length"], "ls": _DASHED},
+    {"color": COLOURS["oracle"], "ls": _DOTTED},
+    {"color": COLOURS["accent"], "ls": _MIXED},
+    {"color": COLOURS["ink"], "ls": _DASHED},
 )
+_LEGEND_COLUMNS = 4
+_LONG_NAME = 14  # from here on a name has a line of its own over its panel
 _MOST_POINTS = 800  # a curve of 14,000 points looks the same with 800, and its SVG is 17 times smaller
 
 
@@ -58,28 +77,32 @@ def cost_quality(
         simulated: Whether the data are simulated.
     """
     with require("matplotlib", extra="training", why="to draw figures").rc_context(style()):
-        figure = blank(7.4, 4.5)
+        shown = {other: curve for other, curve in (baselines or {}).items() if other != "random"}
+        figure = blank(7.4, 4.3 + 0.2 * (1 + (len(shown) + 1) // _LEGEND_COLUMNS))
         axes = figure.add_subplot()
         _line(axes, router, color=COLOURS["router"], lw=2.4, label=name, zorder=5)
-        shown = {other: curve for other, curve in (baselines or {}).items() if other != "random"}
         for i, (other, curve) in enumerate(shown.items()):
             _baseline(axes, other, curve, _LOOKS[i % len(_LOOKS)])
         usd, worth = hull(router.tier_cost, router.tier_quality)
         axes.plot(1000 * usd, worth, color=COLOURS["random"], lw=1.6, ls=(0, (4, 2.5)), label="random mix of tiers")
-        _single_tiers(axes, router, tiers)
+        axes.scatter(1000 * router.tier_cost, router.tier_quality, s=46, color=COLOURS["ink"], zorder=6, linewidths=0)
         if target is not None:
-            _target_line(
-                axes, target * float(router.tier_quality[router.best]), f"{100 * target:.4g} % of\n{tiers[router.best]}"
-            )
-        if operating is not None:
-            low, high = 1000 * router.tier_cost.min(), 1000 * router.tier_cost.max()
-            early = 1000 * operating[0] < low + 0.3 * (high - low)
-            _operating_point(axes, 1000 * operating[0], operating[1], note, below=early)
+            words = f"{100 * target:.4g} % of\n{short_name(tiers[router.best], 14)}"
+            _target_line(axes, target * float(router.tier_quality[router.best]), words)
         axes.set_xlabel("mean cost, USD per 1,000 requests")
         axes.set_ylabel("mean quality")
         axes.margins(0.08, 0.1)
         axis_line(axes)
-        axes.legend(loc="lower right", handlelength=2.4, labelcolor=COLOURS["ink"])
+        if operating is not None:
+            look: dict[str, Any] = {
+                "color": COLOURS["accent"],
+                "edgecolors": COLOURS["paper"],
+                "linewidths": 1.6,
+                "zorder": 8,
+            }
+            axes.scatter([1000 * operating[0]], [operating[1]], s=110, **look)
+        figure.legend(loc="outside lower left", ncols=_LEGEND_COLUMNS, handlelength=2.8, labelcolor=COLOURS["ink"])
+        place_captions(axes, _captions(router, tiers, operating, note))
         alt = f"Mean quality against mean cost. {_described(router, tiers)}" + (
             "" if operating is None else f" Operating point: {1000 * operating[0]:.4g} USD, {operating[1]:.4f}."
         )
@@ -100,7 +123,7 @@ def _cost_quality_data(
     singles = zip(tiers, router.tier_cost, router.tier_quality, strict=True)
     rows += [(f"always {name}", 1000 * float(x), float(y)) for name, x, y in singles]
     if operating is not None:
-        rows.append(("in service", 1000 * operating[0], operating[1]))
+        rows.append(("operating point", 1000 * operating[0], operating[1]))
     if target is not None:
         rows.append(("quality asked for", float("nan"), target * float(router.tier_quality[router.best])))
     return csv_of(("series", "usd_per_1000_requests", "quality"), rows)
@@ -134,25 +157,26 @@ def _baseline(axes: Axes, name: str, curve: Curve, other: dict[str, Any]) -> Non
         "oracle": {"color": COLOURS["oracle"], "ls": (0, (1, 1.6)), "label": "oracle, knows every outcome"},
         "prompt_length": {"color": COLOURS["length"], "label": "prompt length"},
     }
-    look = looks.get(name, {**other, "label": name.replace("_", " ")})
+    look = looks.get(name, {**other, "label": short_name(name.replace("_", " "))})
     _line(axes, _until_peak(name, curve), lw=1.6, zorder=4, **look)
 
 
-def _single_tiers(axes: Axes, curve: Curve, tiers: Sequence[str]) -> None:
-    x, y = 1000 * curve.tier_cost, curve.tier_quality
-    axes.scatter(x, y, s=46, color=COLOURS["ink"], zorder=6, linewidths=0)
-    for i, name in enumerate(tiers):
-        last = i == int(np.argmax(x))
-        axes.annotate(
-            f"always {name}",
-            (float(x[i]), float(y[i])),
-            xytext=(0, 9) if last else (8, -10),  # curves come to the dearest from below, and leave the others upwards
-            textcoords="offset points",
-            ha="center" if last else "left",
-            va="bottom" if last else "top",
-            color=COLOURS["ink"],
-            zorder=7,
+def _captions(
+    curve: Curve, tiers: Sequence[str], operating: tuple[float, float] | None, note: str | None
+) -> list[Caption]:
+    """The note of the chosen point first, then every tier; the dearest over its point, curves come to it from below."""
+    dearest = int(np.argmax(curve.tier_cost))
+    singles = [
+        Caption(
+            f"always {short_name(name)}", (1000 * float(curve.tier_cost[i]), float(curve.tier_quality[i])), i == dearest
         )
+        for i, name in enumerate(tiers)
+    ]
+    if operating is None or not note:
+        return singles
+    paper = {"facecolor": COLOURS["paper"], "edgecolor": "none", "pad": 1.5}
+    look = {"color": COLOURS["accent"], "fontweight": "bold", "bbox": paper, "zorder": 9}
+    return [Caption(note, (1000 * operating[0], operating[1]), size=10.0, look=look), *singles]
 
 
 def _target_line(axes: Axes, quality: float, words: str) -> None:
@@ -167,25 +191,6 @@ def _target_line(axes: Axes, quality: float, words: str) -> None:
         va="center",
         color=COLOURS["accent"],
     )
-
-
-def _operating_point(axes: Axes, x: float, y: float, note: str | None, *, below: bool) -> None:
-    """The chosen point and its note, which goes where the curve does not: below where it climbs, else above."""
-    axes.scatter([x], [y], s=110, color=COLOURS["accent"], edgecolors=COLOURS["paper"], linewidths=1.6, zorder=8)
-    if note:
-        axes.annotate(
-            note,
-            (x, y),
-            xytext=(11, -7) if below else (-6, 11),
-            textcoords="offset points",
-            ha="left" if below else "right",
-            va="top" if below else "bottom",
-            fontsize=10,
-            fontweight="bold",
-            color=COLOURS["accent"],
-            bbox={"facecolor": COLOURS["paper"], "edgecolor": "none", "pad": 1.5},
-            zorder=9,
-        )
 
 
 def reliability_diagram(
@@ -217,7 +222,9 @@ def reliability_diagram(
             tier = list(panels)[i]
             _reliability_panel(axes, strip, panels[tier], first=i % columns == 0)
             error = None if ece is None else ece[tier].value
-            axes.set_title(tier if error is None else f"{tier}: ECE {error:.3f}", fontsize=10, loc="left")
+            shown = short_name(tier)
+            joint = ": " if len(shown) < _LONG_NAME else "\n"
+            axes.set_title(shown if error is None else f"{shown}{joint}ECE {error:.3f}", fontsize=10, loc="left")
         alt = "Predicted against observed adequacy. " + " ".join(
             f"{tier}: predictions {bins.predicted.min():.2f} to {bins.predicted.max():.2f}, "
             f"largest difference {np.abs(bins.predicted - bins.observed).max():.3f}."
@@ -266,20 +273,21 @@ def tier_mix(
     operating: float | None = None,
     simulated: bool = False,
 ) -> Picture:
-    """Share of requests per tier (or plan) at every quality one can ask for.
+    """Share of requests per tier (or plan) at every quality that the policy can be made to keep.
 
     Args:
         curve: Curve on test rows.
         columns: Names of the curve's columns, cheapest first.
         title: The message.
-        operating: Quality asked for in service, relative to the best tier; drawn as a line.
+        operating: Quality kept at the chosen point on the same rows, relative to the best tier; drawn as a line.
         simulated: Whether the data are simulated.
     """
     best = float(curve.tier_quality[curve.best])
     # Where no tier is ever good, every share of the best is kept by anybody.
     low = min(float(curve.quality[0]) / best, 0.99) if best > 0 else 0.99
-    asked: Floats = np.linspace(low, 1.0, 160)
-    found = [curve.cheapest_reaching(quality * best) for quality in asked]
+    low, high = (low, 1.0) if operating is None else (min(low, operating), max(1.0, operating))
+    kept: Floats = np.linspace(low, high, 160)
+    found = [curve.cheapest_reaching(quality * best) for quality in kept]
     reached = np.array([point is not None for point in found])
     shares = curve.share[[0 if point is None else point for point in found]][reached]
     shades = tier_colours(len(columns))
@@ -287,73 +295,52 @@ def tier_mix(
         figure = blank(7.4, 3.6)
         axes = figure.add_subplot()
         axes.stackplot(
-            100 * asked[reached],
+            100 * kept[reached],
             100 * shares.T,
             colors=shades,
-            labels=list(columns),
+            labels=[short_name(name) for name in columns],
             linewidth=0.8,
             edgecolor=COLOURS["paper"],
         )
         if operating is not None:
             axes.axvline(100 * operating, color=COLOURS["accent"], lw=1.6)
-            _over(axes, 100 * operating, f"in service: {100 * operating:.4g}")
-        axes.set(xlabel="quality asked for, % of always " + columns[curve.best], ylabel="share of requests, %")
-        axes.set(xlim=(100 * low, 100), ylim=(0, 100))
+            _over(axes, 100 * operating, f"operating point: {100 * operating:.1f}")
+        reference = short_name(columns[curve.best])
+        axes.set(xlabel=f"quality kept, % of always {reference}", ylabel="share of the answers, %")
+        axes.set(xlim=(100 * low, 100 * high), ylim=(0, 100))
         axes.grid(visible=False)
         axis_line(axes)
         handles, labels = axes.get_legend_handles_labels()
         figure.legend(handles[::-1], labels[::-1], loc="outside right center", labelcolor=COLOURS["ink"])
-        alt = "Share of requests per tier against the quality asked for."
+        alt = "Share of the answers per tier against the quality kept."
         extra = {f"tier-{i}": shade for i, shade in enumerate(shades)}
-        drawn = zip(asked[reached].tolist(), shares.tolist(), strict=True)
-        data = csv_of(("quality_asked", *columns), [(quality, *part) for quality, part in drawn])
+        drawn = zip(kept[reached].tolist(), shares.tolist(), strict=True)
+        data = csv_of(("quality_kept", *columns), [(quality, *part) for quality, part in drawn])
         return finish(figure, "tier_mix", title, alt, simulated=simulated, data=data, extra=extra)
 
 
-def score_histogram(
-    score: ArrayLike,
-    *,
-    title: str,
-    threshold: float | None = None,
-    names: tuple[str, str] = ("small", "large"),
-    label: str = "score: predicted gain of the large tier",
-    simulated: bool = False,
-) -> Picture:
-    """How scores are spread, and which part of them goes to which side of the threshold.
+def score_histogram(score: ArrayLike, *, title: str, label: str, simulated: bool = False) -> Picture:
+    """How scores are spread.
 
     Args:
         score: Score of each request, shape (n,).
         title: The message.
-        threshold: Scores above it go to the second name.
-        names: Where scores below and above the threshold go.
         label: What the score is, with its unit.
         simulated: Whether the data are simulated.
     """
     values = np.asarray(score, dtype=np.float64)
-    light, dark = tier_colours(2)
-    edges = np.histogram_bin_edges(values, bins=48)
-    if threshold is not None:  # move the edges so that no bar holds both sides
-        width = float(edges[1] - edges[0])
-        edges = np.append(edges, edges[-1] + width) - width + (threshold - edges[0]) % width
+    counts, edges = np.histogram(values, bins=48)
     with require("matplotlib", extra="training", why="to draw figures").rc_context(style()):
         figure = blank(7.4, 3.2)
         axes = figure.add_subplot()
-        above = values > threshold if threshold is not None else np.zeros(values.size, dtype=bool)
-        axes.hist([values[~above], values[above]], bins=edges.tolist(), stacked=True, color=[light, dark])
-        if threshold is not None:
-            axes.axvline(threshold, color=COLOURS["accent"], lw=1.6)
-            place: dict[str, Any] = {"y": 1.02, "transform": axes.transAxes, "va": "bottom", "color": COLOURS["ink"]}
-            axes.text(0, s=f"{names[0]}: {np.mean(~above):.0%} of requests", ha="left", **place)
-            axes.text(1, s=f"{names[1]}: {np.mean(above):.0%} of requests", ha="right", **place)
-            _over(axes, threshold, f"threshold {threshold:.3g}")
+        axes.stairs(counts, edges, fill=True, color=COLOURS["router"])
         axes.set(xlabel=label, ylabel="requests")
+        axes.set_ylim(bottom=0)
         axis_line(axes)
-        alt = f"Histogram of {values.size} scores, {np.mean(above):.1%} of them above the threshold."
-        sides = [np.histogram(values[side], bins=edges)[0].tolist() for side in (~above, above)]
-        bars = zip(edges[:-1].tolist(), edges[1:].tolist(), *sides, strict=True)
-        data = csv_of(("from", "to", f"requests_{names[0]}", f"requests_{names[1]}"), bars)
-        extra = {"tier-low": light, "tier-high": dark}
-        return finish(figure, "scores", title, alt, simulated=simulated, data=data, extra=extra)
+        share = np.mean(values > 0) if values.size else 0.0
+        alt = f"Histogram of {values.size:,} scores, {share:.1%} of them above zero."
+        data = csv_of(("from", "to", "requests"), zip(edges[:-1].tolist(), edges[1:].tolist(), counts, strict=True))
+        return finish(figure, "scores", title, alt, simulated=simulated, data=data)
 
 
 def _over(axes: Axes, x: float, words: str) -> None:

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from router_ml.registry import require
-from router_ml_training.evaluation.canvas import COLOURS, Picture, blank, csv_of, finish, style, tier_colours
+from router_ml_training.evaluation.canvas import (
+    COLOURS,
+    Picture,
+    blank,
+    csv_of,
+    finish,
+    short_name,
+    style,
+    tier_colours,
+)
 from router_ml_training.evaluation.confusion import Confusion
 from router_ml_training.evaluation.metrics import Figure
 from router_ml_training.evaluation.report import Slice
@@ -22,6 +31,8 @@ __all__ = ["Importance", "drift_chart", "feature_importance", "slice_table", "ve
 _MOST_BARS = 16
 _ROW = 0.29  # inches that a line of a chart takes
 _WIDEST = 4
+_LONG_NAME = 14  # from here on a name has a line of its own over its panel
+_CELL = 7  # characters of a count that a cell has room for in large type
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +71,7 @@ def feature_importance(bars: Sequence[Importance], *, title: str, simulated: boo
             left.plot([one.low, one.high], [y, y], color=COLOURS["ink"], lw=1.2)
         left.axvline(0, color=COLOURS["muted"], lw=0.8)
         _names(left, place, [one.name for one in shown])
-        left.set_xlabel("log loss added, nats")
+        left.set_xlabel("log loss added, nats, with 95 % interval")
         right.set_xlabel("decisions changed, %")
         for axes in (left, right):
             axes.spines["left"].set_visible(False)
@@ -195,6 +206,8 @@ def _names(axes: Axes, place: np.ndarray, names: Sequence[str]) -> None:
 def _dots(axes: Axes, place: np.ndarray, figures: Sequence[Figure]) -> None:
     for i, (y, figure) in enumerate(zip(place, figures, strict=True)):
         if figure.value is None:
+            beside = ("axes fraction", "data")
+            axes.annotate("undefined", (0.02, y), xycoords=beside, va="center", color=COLOURS["muted"])
             continue
         colour = COLOURS["ink" if i == 0 else "router"]
         if figure.low is not None and figure.high is not None:
@@ -224,7 +237,10 @@ def _matrix(axes: Axes, one: Confusion, shades: Sequence[str]) -> None:
             )
         )
         ink = COLOURS["ink"] if fine else COLOURS["accent"]
-        axes.text(x + 0.5, y + 0.58, f"{count:,}", ha="center", va="center", fontsize=15, fontweight="bold", color=ink)
+        size = 15 * min(1.0, _CELL / len(f"{count:,}"))
+        axes.text(
+            x + 0.5, y + 0.58, f"{count:,}", ha="center", va="center", fontsize=size, fontweight="bold", color=ink
+        )
         share = f"{count / of:.1%} of {'good' if x == 0 else 'poor'}" if of else "none known"
         axes.text(x + 0.5, y + 0.3, share, ha="center", va="center", fontsize=8.5, color=ink)
     axes.set(xlim=(-0.32, 2), ylim=(-0.05, 2.3), aspect="equal")
@@ -232,7 +248,9 @@ def _matrix(axes: Axes, one: Confusion, shades: Sequence[str]) -> None:
         axes.text(middle, 2.08, word, ha="center", va="center", fontsize=9, color=COLOURS["muted"])
     for middle, word in ((1.5, "accepted"), (0.5, "rejected")):
         axes.text(-0.08, middle, word, ha="center", va="center", fontsize=9, rotation=90, color=COLOURS["muted"])
-    axes.set_title(f"{one.tier}: {one.n:,} answers", fontsize=10, loc="left")
+    name = short_name(one.tier)
+    joint = ": " if len(name) < _LONG_NAME else "\n"
+    axes.set_title(f"{name}{joint}{one.n:,} answers", fontsize=10, loc="left")
 
 
 def _cells(one: Confusion) -> list[tuple[object, ...]]:

@@ -108,6 +108,7 @@ class ReportData:
         model: What was evaluated.
         slices: Parts of the traffic.
         notes: Further sentences for the reader.
+        cautions: What is to be known before any figure is believed; they stand over the figures.
         estimated: Whether the model's own estimates stand in for outcomes that nobody knows.
         certification: What is proven on rows that nothing else has touched; None when nothing was to be.
         gates: The gates before promotion, in the order of the table; none where nothing was to be promoted.
@@ -131,6 +132,7 @@ class ReportData:
     model: ModelFacts
     slices: tuple[Slice, ...] = ()
     notes: tuple[str, ...] = ()
+    cautions: tuple[str, ...] = ()
     estimated: bool = False
     certification: Certification | None = None
     gates: tuple[GateLine, ...] = ()
@@ -214,7 +216,7 @@ def summary_table(data: ReportData) -> str:
         said.append(f"vacuous claim: {data.vacuous}")
     missed = _missed(data)
     said += [missed] if missed else []
-    return "\n".join([*said, *data.notes, "", table(header, rows)])
+    return "\n".join([*said, *data.cautions, *data.notes, "", table(header, rows)])
 
 
 def _lowered(sentence: str) -> str:

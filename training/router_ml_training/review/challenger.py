@@ -111,10 +111,20 @@ def duel(
     outcomes, rows = both[0].outcomes()
     if not data.complete[rows].all():
         notes = (*notes, f"Where an outcome is not known, what {champion.version} thinks of it stands in for it.")
+    elif len(rows) < len(data):
+        notes = (*notes, f"The figures are of the {len(rows):,} of them whose outcome is known for every tier.")
     sides = []
     for bundle, scored in zip((champion, challenger), both, strict=True):
         n_train = bundle.manifest.trained_on.n_interactions
-        measured = assess(scored, bundle.policy, quality=quality, n_train=n_train, rng=rng.spawn(1)[0], draws=_DRAWS)
+        measured = assess(
+            scored,
+            bundle.policy,
+            quality=quality,
+            n_train=n_train,
+            rng=rng.spawn(1)[0],
+            draws=_DRAWS,
+            ground=(outcomes, rows),
+        )
         sides.append(Side(bundle, scored, scored.taken(bundle.policy, quality).rows(rows), measured))
     worth = [side.taken.quality(outcomes) for side in sides]
     cost = [side.taken.cost(outcomes) for side in sides]
@@ -152,7 +162,7 @@ def unseen(sample: Sample, bundles: tuple[Bundle, ...]) -> tuple[Rows, tuple[str
     everything = np.arange(len(sample.dataset))
     return everything, (
         f"Judged requests that are later than what both have learned from: {int(known[later].sum())}, too few. So all "
-        f"{len(everything):,} are compared, and the figures flatter whoever learned from them.",
+        f"{len(everything):,} are taken, and the figures flatter whoever learned from them.",
     )
 
 
@@ -236,9 +246,11 @@ def _disagreements(
 ) -> pl.DataFrame:
     tiers = sample.dataset.tiers
     differ = np.flatnonzero(sides[0].taken.last != sides[1].taken.last)
-    # What a dollar is worth in quality, as the challenger was tuned; 0 where its price has another unit.
-    policy = sides[1].bundle.policy
-    price = policy.shadow_price(sides[1].assessment.quality) if policy.price_unit == "usd" else 0.0
+    # What a dollar is worth in quality on each request, as the challenger was tuned.
+    policy, expected = sides[1].bundle.policy, sides[1].scored.cost_usd[rows].max(axis=1)
+    unit = expected if policy.price_unit == "relative" else np.ones(len(rows))
+    per_unit = policy.operating(sides[1].assessment.quality)[0] * sides[1].scored.price_scale
+    price = per_unit / np.where(unit > 0, unit, 1.0)
     best = len(tiers) - 1
     found = [
         (
@@ -249,7 +261,7 @@ def _disagreements(
             *(_moved(sides, rows[i], tier) for tier in (0, best)),
             float(worth[1][i] - worth[0][i]),
             1000 * float(cost[0][i] - cost[1][i]),
-            float(worth[1][i] - worth[0][i] + price * (cost[0][i] - cost[1][i])),
+            float(worth[1][i] - worth[0][i] + price[i] * (cost[0][i] - cost[1][i])),
             bool(sample.dataset.complete[at[i]]),
         )
         for i in differ

@@ -12,6 +12,8 @@ from pydantic import JsonValue
 
 from router_ml.bundle import Bundle
 from router_ml.ladder import Ladder
+from router_ml.manifest import PriceUnit
+from router_ml_training.assessment import plans_sweep
 from router_ml_training.dataset import Dataset
 from router_ml_training.evaluation.canvas import Picture
 from router_ml_training.evaluation.curves import Swept, curve_of, price_sweep, share_sweep
@@ -20,6 +22,7 @@ from router_ml_training.evaluation.figures_review import slice_table
 from router_ml_training.evaluation.outcomes import Outcomes
 from router_ml_training.evaluation.report import Slice
 from router_ml_training.evaluation.strategies import Strategy, measure, random_mix
+from router_ml_training.reporting import learned_from
 from router_ml_training.scored import Scored, score_with_bundle
 from router_ml_training.slice_figures import slice_figures
 
@@ -32,15 +35,23 @@ _DRAWS = 200
 class Setting:
     """What one setting of the knob does: `price` and `judged` are what the policy looks up for it.
 
-    `mix_kept` is the share of the quality that a random mix keeps at the same cost.
+    The price is quality per `unit`. `mix_kept` is the share of the quality that a random mix keeps at the same cost.
     """
 
     quality: float
     price: float
+    unit: PriceUnit
     judged: bool
     router: Strategy
     share: Mapping[str, float]
     mix_kept: float | None
+
+    @property
+    def worth(self) -> str:
+        """What the price means, in one sentence."""
+        if self.unit == "usd":
+            return f"A dollar is worth {self.price:.4g} of quality here."
+        return f"What the dearest tier costs for a request is worth {self.price:.4g} of quality here."
 
     @property
     def saving(self) -> float | None:
@@ -70,10 +81,14 @@ class Knob:
 
     @property
     def note(self) -> str:
-        """Whose word the outcomes are, in one sentence."""
-        if self.estimated:
-            return "Where an outcome is not known, what the bundle thinks of it stands in for it."
-        return "Every tier's outcome is known for these."
+        """Which requests are looked at, whose word their outcomes are, and whether the bundle may have seen them."""
+        whose = (
+            "where an outcome is not known, what the bundle thinks of it stands in for it"
+            if self.estimated
+            else "those with a known outcome of every tier"
+        )
+        counted = f"{len(self.rows):,} of {len(self.scored.dataset):,} requests: {whose}."
+        return " ".join((counted, *learned_from(self.scored.dataset, self.bundle)))
 
     def at(self, quality: float) -> Setting:
         """Return what the policy does when it is asked to keep that share of the best tier's quality."""
@@ -93,7 +108,7 @@ class Knob:
         price, judged = policy.operating(quality)
         share = dict(zip(policy.ladder.names, router.share, strict=True))
         mix = random_mix(self.outcomes, router.cost_usd).quality_kept.value
-        return Setting(quality, price, judged, router, share, mix)
+        return Setting(quality, price, policy.price_unit, judged, router, share, mix)
 
     def slices(self, quality: float) -> tuple[Slice, ...]:
         """Return what each part of the traffic keeps and saves at a setting."""
@@ -117,13 +132,16 @@ class Knob:
     def curve_picture(self, quality: float) -> Picture:
         """Draw cost against quality with the setting on it."""
         setting = self.at(quality)
+        # Where answers are judged, every setting of the price with judging: else the point would lie beside its curve.
+        plans = plans_sweep(self.scored, self.bundle.policy, quality, (self.outcomes, self.rows))
         return cost_quality(
-            curve_of(self.swept, self.outcomes),
+            curve_of(plans or self.swept, self.outcomes),
             tiers=self.scored.dataset.tiers,
             title="What the setting costs and keeps",
             operating=(setting.router.cost_usd, setting.router.quality),
             target=quality,
             note=f"asked for {100 * quality:.4g} %",
+            name="router" if plans is None else "router, answers judged",
             simulated=self.scored.dataset.simulated,
         )
 

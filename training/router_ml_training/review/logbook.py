@@ -142,7 +142,8 @@ def examples(table: pl.DataFrame, kind: str, n: int = 10) -> pl.DataFrame:
 
 def _row(item: Interaction, tiers: Sequence[str]) -> tuple[object, ...]:
     first = item.attempts[0].tier if item.attempts else None
-    last = item.attempts[-1].tier if item.attempts else None
+    # An attempt that failed gave no answer: the one before it did, if there was one.
+    last = next((one.tier for one in reversed(item.attempts) if one.error is None), None)
     costs = [one.cost_usd for one in item.attempts if one.cost_usd is not None]
     waits = [one.latency_ms for one in item.attempts if one.latency_ms is not None]
     quality = evidence_of(item, tiers).quality[tiers.index(first)] if first in tiers else None

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from datetime import date
 
 import polars as pl
 
 from router_ml.registry import require
-from router_ml_training.evaluation.canvas import COLOURS, Picture, axis_line, blank, csv_of, finish, style, tier_colours
+from router_ml_training.evaluation.canvas import (
+    COLOURS,
+    Picture,
+    axis_line,
+    blank,
+    csv_of,
+    finish,
+    short_name,
+    style,
+    tier_colours,
+)
 
 __all__ = ["as_html", "traffic_over_time"]
 
@@ -40,20 +52,24 @@ def traffic_over_time(table: pl.DataFrame, tiers: tuple[str, ...], *, simulated:
     shades = tier_colours(len(tiers))
     # Days without a request take no room: logs of different times may lie months apart.
     days = list(range(len(by_day)))
-    names = [day.isoformat() for day in by_day["day"].to_list()]
+    dates: list[date] = by_day["day"].to_list()
+    places = _labelled(dates)
     with require("matplotlib", extra="training", why="to draw figures").rc_context(style()):
         figure = blank(7.4, 4.2)
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         base = [0] * len(days)
         for name, shade in zip(tiers, shades, strict=True):
             counts = by_day[name].to_list()
-            above.bar(days, counts, bottom=base, width=0.85, color=shade, label=name)
+            above.bar(days, counts, bottom=base, width=0.85, color=shade, label=short_name(name))
             base = [low + count for low, count in zip(base, counts, strict=True)]
         escalated = [100 * (share or 0.0) for share in by_day["escalated"].to_list()]
         below.plot(days, escalated, color=COLOURS["accent"], lw=1.6, marker="o", ms=3)
         below.set_ylim(bottom=0)
-        every = max(len(days) // _MOST_LABELS, 1)
-        below.set_xticks(days[::every], names[::every], rotation=30, ha="right")
+        below.set_xticks(places, [dates[i].isoformat() for i in places], rotation=30, ha="right")
+        gaps = _gaps(dates)
+        for gap in gaps:
+            for axes in (above, below):
+                axes.axvline(gap - 0.5, color=COLOURS["muted"], lw=0.8, ls=(0, (2, 2)))
         above.set_ylabel("requests a day")
         below.set_ylabel("escalated, %")
         for axes in (above, below):
@@ -61,7 +77,23 @@ def traffic_over_time(table: pl.DataFrame, tiers: tuple[str, ...], *, simulated:
             axes.grid(axis="x", visible=False)
         handles, labels = above.get_legend_handles_labels()
         figure.legend(handles[::-1], labels[::-1], loc="outside right center", labelcolor=COLOURS["ink"])
+        below.set_xlabel("days with requests; a dashed line stands for those without" if gaps else "")
         alt = f"Live requests per day over {len(days)} days, by the tier that answered, and the share escalated."
         data = csv_of(("day", *tiers, "escalated"), by_day.select("day", *tiers, "escalated").rows())
         extra = {f"tier-{i}": shade for i, shade in enumerate(shades)}
         return finish(figure, "traffic", "Who answered, day by day", alt, simulated=simulated, data=data, extra=extra)
+
+
+def _gaps(dates: Sequence[date]) -> list[int]:
+    """The days before which there is one without a request."""
+    return [i for i in range(1, len(dates)) if (dates[i] - dates[i - 1]).days > 1]
+
+
+def _labelled(dates: Sequence[date]) -> list[int]:
+    """The days that get a label: the first after each gap before all others, with room between any two."""
+    room = -(-len(dates) // _MOST_LABELS)
+    found: list[int] = []
+    for i in [*_gaps(dates), *range(0, len(dates), room or 1)]:
+        if len(found) <= _MOST_LABELS and all(abs(i - other) >= room for other in found):
+            found.append(i)
+    return sorted(found)
