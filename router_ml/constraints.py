@@ -114,7 +114,9 @@ def needs_of(request: Request, features: Features) -> Needs:
     """Return what a request asks of a tier."""
     limit = request.max_tokens
     return Needs(
-        features.input_tokens, float(_DEFAULT_OUTPUT_TOKENS if limit is None else limit), _capabilities(request)
+        max(features.input_tokens, features.sent_tokens),
+        float(_DEFAULT_OUTPUT_TOKENS if limit is None else limit),
+        _capabilities(request),
     )
 
 

@@ -20,7 +20,7 @@ from router_ml.errors import DataError
 from router_ml.features import metadata, ngrams, structure, text
 from router_ml.features.metadata import N_METADATA_BUCKETS
 from router_ml.features.scan import MAX_CHARS, N_TEXT_BUCKETS
-from router_ml.features.view import RequestView, estimate_input_tokens, text_of, view_of
+from router_ml.features.view import RequestView, text_of, view_of
 from router_ml.records import record
 from router_ml.schema import Request, StoredFeatures
 
@@ -42,7 +42,7 @@ F32: TypeAlias = NDArray[np.float32]
 I64: TypeAlias = NDArray[np.int64]
 
 # Raise it with every change of what a block computes: models trained on the old values are then refused.
-_VERSION = 1
+_VERSION = 2
 _DENSE_BLOCKS = {"text": text, "structure": structure}
 _COMPUTE_DENSE = tuple(block.compute for block in _DENSE_BLOCKS.values())
 
@@ -62,13 +62,16 @@ class Features:
     """One request in numbers.
 
     `dense` has shape (D,), float32, finite. `ids` (L,), int64, sorted and distinct, are buckets of words, word pairs
-    and metadata; `counts` (L,), float32, are their weights 1 + ln(count). `input_tokens` is an estimate.
+    and metadata; `counts` (L,), float32, are their weights 1 + ln(count): both empty where the bag was not asked for.
+    `input_tokens` is an estimate with what is asked in canonical form, which prices are weighed by; `sent_tokens` one
+    of what was sent, padding included, which has to fit a tier (0: not known to be more).
     """
 
     dense: F32
     ids: I64
     counts: F32
     input_tokens: float
+    sent_tokens: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,23 +87,24 @@ class FeatureBatch:
         return len(self.dense)
 
 
-def featurize(request: Request, *, view: RequestView | None = None) -> Features:
+def featurize(request: Request, *, view: RequestView | None = None, bag: bool = True) -> Features:
     """Turn one request into features; pure, and bounded in time whatever the length of the request.
 
     Args:
         request: Any request, with empty, list-type or missing content.
         view: The request as `view_of` reads it, where the caller has that already.
+        bag: False leaves `ids` and `counts` empty, for a graph that reads neither: a fifth of a decision.
 
     Returns:
         The same bytes for the same request, alone or among others.
     """
     view = view_of(request) if view is None else view
+    # The bag comes first: the dense columns then look at the same words.
+    ids, counts = _bag(ngrams.compute(view), metadata.compute(view)) if bag else _no_bag()
     values: list[float] = []
     for compute in _COMPUTE_DENSE:
         values += compute(view)
-    dense = np.array(values, np.float32)
-    ids, counts = _bag(ngrams.compute(view), metadata.compute(view))
-    return Features(dense, ids, counts, estimate_input_tokens(view))
+    return Features(np.array(values, np.float32), ids, counts, view.input_tokens, view.sent_tokens)
 
 
 def _bag(words: I64, meta: list[int]) -> tuple[I64, F32]:
@@ -113,6 +117,13 @@ def _bag(words: I64, meta: list[int]) -> tuple[I64, F32]:
     first = is_first.nonzero()[0]
     begins = first[:-1]
     return ordered[begins], _weights()[first[1:] - begins]
+
+
+@cache
+def _no_bag() -> tuple[I64, F32]:
+    ids, counts = np.zeros(0, np.int64), np.zeros(0, np.float32)
+    ids.flags.writeable = counts.flags.writeable = False
+    return ids, counts
 
 
 @cache

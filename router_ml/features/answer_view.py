@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import NamedTuple
 
-from router_ml.features.scan import TextScan, scan
+from router_ml.features.canonical import unified
+from router_ml.features.scan import MAX_CHARS, TextScan, scan
 from router_ml.features.view import RequestView
 from router_ml.schema import Answer
 
@@ -86,7 +87,8 @@ def view_answer(
         answer=answer,
         text=text,
         chars=len(answer.text),
-        scan=scan(text),
+        # Words in the form of the request's; padding stays, as an answer that repeats itself is a poor one.
+        scan=scan(unified(text)[:MAX_CHARS]),
         announced=start,
         conclusion=conclusion,
         given=numbers_of(asked.asked),

@@ -18,6 +18,7 @@ __all__ = [
     "MAX_CHARS",
     "N_TEXT_BUCKETS",
     "WORD_KIND",
+    "ascii_buckets",
     "ascii_hashes",
     "bucket_of",
     "buckets_of",
@@ -60,8 +61,10 @@ def to_buckets(hashes: U64, kind: int) -> I64:
     return _spread(hashes + _offset(kind))
 
 
-# Words of ASCII texts, lower case, and the eight bytes of their hashes. Both bounds keep it at a few megabytes.
+# Words of ASCII texts, lower case, and the eight bytes of their hashes; and their buckets, for who needs no more than
+# those. Both bounds keep them at a few megabytes.
 _REMEMBERED: dict[bytes, bytes] = {}
+_REMEMBERED_BUCKETS: dict[bytes, int] = {}
 _REMEMBERED_WORDS, _REMEMBERED_CHARS = 16_384, 24
 # So many new characters are hashed one by one faster than by a dozen operations on arrays.
 _FEW_CHARS = 80
@@ -92,6 +95,24 @@ def _learned(words: Sequence[bytes]) -> bytes:
         _REMEMBERED.clear()
     _REMEMBERED.update((word, value) for word, value in new.items() if len(word) <= _REMEMBERED_CHARS)
     return b"".join([known[word] or new[word] for word in words])
+
+
+def ascii_buckets(words: Sequence[bytes]) -> list[int]:
+    """Return the buckets of the words of one text, as `to_buckets` of their hashes gives them.
+
+    Args:
+        words: As for `ascii_hashes`.
+    """
+    try:
+        return list(map(_REMEMBERED_BUCKETS.__getitem__, words))
+    except KeyError:
+        buckets: list[int] = to_buckets(ascii_hashes(words), WORD_KIND).tolist()
+    found = zip(words, buckets, strict=True)
+    new = {word: bucket for word, bucket in found if len(word) <= _REMEMBERED_CHARS}
+    if len(_REMEMBERED_BUCKETS) + len(new) > _REMEMBERED_WORDS:
+        _REMEMBERED_BUCKETS.clear()
+    _REMEMBERED_BUCKETS.update(new)
+    return buckets
 
 
 def _new_hashes(words: Sequence[bytes]) -> list[bytes]:

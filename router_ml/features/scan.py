@@ -7,6 +7,7 @@ A word is a run of letters with their marks, digits and underscores. Scripts tha
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from functools import cache
 from typing import TypeAlias
 
@@ -17,6 +18,7 @@ from router_ml.features.hashing import (
     MAX_CHARS,
     N_TEXT_BUCKETS,
     WORD_KIND,
+    ascii_buckets,
     ascii_hashes,
     bucket_of,
     buckets_of,
@@ -25,7 +27,6 @@ from router_ml.features.hashing import (
     range_hashes,
     to_buckets,
 )
-from router_ml.records import record
 
 __all__ = [
     "MAX_CHARS",
@@ -56,20 +57,62 @@ _BELOW_LOWER = tuple(range(CharClass.LOWER))
 _ABOVE_LOWER = tuple(range(CharClass.LOWER + 1, CharClass.COUNT))
 
 
-@record
 class TextScan:
     """What one pass over a text found.
 
-    `n_chars` is the length in code points, `counts` that of every class of them, `words` holds one 64-bit hash per word
-    in order, `lengths` their lengths in characters. `buckets` holds the text bucket of every word and then of every two
-    neighbouring words, repeats included: 2 w - 1 of them for w words.
+    `n_chars` is the length in code points, `counts` that of every class of them, `lengths` those of the words in
+    characters. What not every reader looks at is computed when it is asked for first: hashes, buckets.
+
+    Args:
+        n_chars: As above.
+        counts: As above.
+        lengths: As above.
+        words: The words' hashes where they are known; else they are those of `found`.
+        found: The words of an ASCII text, lower case.
     """
 
-    n_chars: int
-    counts: list[int]
-    words: U64
-    lengths: list[int]
-    buckets: I64
+    __slots__ = ("_buckets", "_found", "_words", "counts", "lengths", "n_chars")
+
+    def __init__(
+        self,
+        n_chars: int,
+        counts: list[int],
+        lengths: list[int],
+        *,
+        words: U64 | None = None,
+        found: Sequence[bytes] = (),
+    ) -> None:
+        self.n_chars = n_chars
+        self.counts = counts
+        self.lengths = lengths
+        self._found = found
+        self._words = words
+        self._buckets: I64 | None = None
+
+    @property
+    def words(self) -> U64:
+        """One 64-bit hash per word, in order, shape (w,)."""
+        if self._words is None:
+            self._words = ascii_hashes(self._found)
+        return self._words
+
+    @property
+    def buckets(self) -> I64:
+        """The text bucket of every word and then of every two neighbouring words, repeats included: 2 w - 1 of them."""
+        if self._buckets is None:
+            self._buckets = buckets_of(self.words)
+        return self._buckets
+
+    @property
+    def word_buckets(self) -> list[int]:
+        """The first w of `buckets`: at half the price where nobody asks for the others."""
+        if self._buckets is not None:
+            found: list[int] = self._buckets[: len(self.lengths)].tolist()
+        elif self._words is None:
+            found = ascii_buckets(self._found)
+        else:
+            found = to_buckets(self._words, WORD_KIND).tolist()
+        return found
 
     @property
     def class_counts(self) -> I64:
@@ -94,14 +137,11 @@ def scan(text: str) -> TextScan:
     if not text.isascii():
         counts, folded, starts, ends = _read_any(text)
         words = range_hashes(folded, starts, ends)
-        return TextScan(len(text), counts.tolist(), words, (ends - starts).tolist(), buckets_of(words))
+        return TextScan(len(text), counts.tolist(), (ends - starts).tolist(), words=words)
     raw = text.encode()
     classes, folds = _ascii_tables()
     found = raw.translate(folds).split()
-    words = ascii_hashes(found)
-    return TextScan(
-        len(raw), _count_classes(raw.translate(classes)), words, [len(word) for word in found], buckets_of(words)
-    )
+    return TextScan(len(raw), _count_classes(raw.translate(classes)), list(map(len, found)), found=found)
 
 
 def _count_classes(classes: bytes) -> list[int]:

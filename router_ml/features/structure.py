@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import log1p
 
-from router_ml.features.view import RequestView, estimate_input_tokens
+from router_ml.features.view import RequestView
 
 __all__ = ["COLUMNS", "compute"]
 
@@ -43,10 +43,10 @@ def compute(view: RequestView) -> list[float]:
         log1p(view.turns["assistant"]),
         log1p(view.turns["tool"]),
         log1p(view.chars["system"]),
-        log1p(view.chars["user"]),
+        log1p(view.user_chars),
         log1p(view.chars["assistant"]),
         log1p(view.chars["tool"]),
-        log1p(estimate_input_tokens(view)),
+        log1p(view.input_tokens),
         log1p(view.last_chars),
         float(view.turns["user"] > 1 and view.last_chars < _FOLLOW_UP_CHARS),
         log1p(len(request.tools or ())),

@@ -6,10 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 from math import log1p
 
-import numpy as np
-from numpy.typing import NDArray
-
-from router_ml.features.scan import N_TEXT_BUCKETS, WORD_KIND, CharClass, bucket_of
+from router_ml.features.scan import WORD_KIND, CharClass, bucket_of
 from router_ml.features.view import RequestView
 
 __all__ = ["COLUMNS", "WORD_KIND", "compute"]
@@ -38,7 +35,6 @@ _CUES: Mapping[str, str] = {
         "vertrag haftung gesetz contrat clause loi contrato ley"
     ),
 }
-_CUE_GROUPS = tuple(range(1, len(_CUES) + 1))
 
 _CLASSES = {
     "space": CharClass.SPACE,
@@ -70,30 +66,37 @@ COLUMNS: tuple[str, ...] = (
 def compute(view: RequestView) -> list[float]:
     """Return one value per column; shares are per character, counts are log(1 + count)."""
     scan, asked = view.scan, view.asked
-    n_words, counts = len(scan.words), scan.counts
+    n_words, counts = len(scan.lengths), scan.counts
     per_char = 1.0 / max(scan.n_chars, 1)
-    buckets = scan.buckets[:n_words]
-    cues = _cue_table()[buckets].tobytes()
+    buckets = scan.word_buckets
+    distinct = set(buckets)
     return [
         log1p(scan.n_chars),
         log1p(n_words),
-        *_of_words(scan.lengths, buckets),
+        *_of_words(scan.lengths, len(distinct)),
         *[counts[kind] * per_char for kind in _KINDS],
         *[log1p(asked.count(mark)) for mark in _MARKS],
-        *[log1p(cues.count(group)) for group in _CUE_GROUPS],
+        *map(log1p, _cues(buckets, distinct)),
     ]
 
 
-def _of_words(lengths: list[int], buckets: NDArray[np.int64]) -> tuple[float, float, float]:
+def _of_words(lengths: list[int], n_distinct: int) -> tuple[float, float, float]:
     n_words = len(lengths)
     if n_words == 0:
         return 0.0, 0.0, 0.0
-    return sum(lengths) / n_words, float(min(max(lengths), 60)), len(set(buckets.tolist())) / n_words
+    return sum(lengths) / n_words, float(min(max(lengths), 60)), n_distinct / n_words
+
+
+def _cues(buckets: list[int], distinct: set[int]) -> list[int]:
+    counted = [0] * len(_CUES)
+    table = _cue_table()
+    for bucket in table.keys() & distinct:
+        counted[table[bucket]] += buckets.count(bucket)
+    return counted
 
 
 @cache
-def _cue_table() -> NDArray[np.uint8]:
-    table = np.zeros(N_TEXT_BUCKETS, np.uint8)
-    for group, words in zip(_CUE_GROUPS, _CUES.values(), strict=True):
-        table[[bucket_of(word, WORD_KIND) for word in words.split()]] = group
-    return table
+def _cue_table() -> dict[int, int]:
+    """The place in `_CUES` of every bucket that one of its words falls into."""
+    groups = enumerate(_CUES.values())
+    return {bucket_of(word, WORD_KIND): place for place, words in groups for word in words.split()}

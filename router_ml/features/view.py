@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+from router_ml.features.canonical import canonical, visible
 from router_ml.features.scan import TextScan, scan
 from router_ml.records import record
 from router_ml.schema import Request
@@ -13,6 +14,10 @@ __all__ = ["RequestView", "estimate_input_tokens", "text_of", "view_of"]
 
 _HEAD_CHARS = 4500
 _TAIL_CHARS = 1500
+# So much of a longer text is made canonical before head and tail are cut from it: padding must not push words out.
+_HEAD_READ, _TAIL_READ = 2 * _HEAD_CHARS, 2 * _TAIL_CHARS
+# Invisible characters, which may stand between all others, are looked for in more.
+_HEAD_SEEN, _TAIL_SEEN = 8 * _HEAD_CHARS, 8 * _TAIL_CHARS
 _SYSTEM_CHARS = 2000
 # Beyond this depth a JSON value is no schema any more, and reading on would only exhaust the stack.
 _MAX_DEPTH = 50
@@ -24,13 +29,16 @@ _SHORT_TURN_CHARS = 80
 class RequestView:
     """One request as the blocks see it.
 
-    `asked` is the text of the last user turns, head and tail kept when it is long; `chars` counts characters by role
-    over the whole conversation; `parts` counts list-type content by kind (`image`, `audio`, `file`).
+    `asked` is the text of the last user turns in canonical form, head and tail kept when it is long; `last_chars` is
+    the length of the last one in that form, `user_chars` that of all user turns, those in `asked` in that form. `chars`
+    counts characters by role over the whole conversation as it was sent; `parts` counts list-type content by kind
+    (`image`, `audio`, `file`). `sent_tokens` estimates what was sent, `input_tokens` that with those turns canonical.
     """
 
     request: Request
     asked: str
     last_chars: int
+    user_chars: int
     scan: TextScan
     system: str
     chars: Mapping[str, int]
@@ -38,7 +46,8 @@ class RequestView:
     parts: Mapping[str, int]
     tool_chars: int
     schema_chars: int
-    ascii: bool
+    sent_tokens: float
+    input_tokens: float
 
 
 def view_of(request: Request) -> RequestView:
@@ -48,14 +57,14 @@ def view_of(request: Request) -> RequestView:
     parts = {"image": 0, "audio": 0, "file": 0}
     users: list[str] = []
     system = ""
-    ascii_ = True
+    non_ascii = 0
     for message in request.messages:
         role = _role(message)
         content = message.get("content")
         text = text_of(content)
         chars[role] += len(text)
         turns[role] += 1
-        ascii_ = ascii_ and text.isascii()
+        non_ascii += not text.isascii()
         if not isinstance(content, str):
             _count_parts(content, parts)
         if role == "user":
@@ -63,18 +72,24 @@ def view_of(request: Request) -> RequestView:
         elif role == "system" and not system:
             system = text[:_SYSTEM_CHARS]
     asked = _asked(users)
+    tool_chars = _size(request.tools) if request.tools is not None else 0
+    schema_chars = _size(request.response_format) if request.response_format is not None else 0
+    sent = sum(chars.values()) + tool_chars + schema_chars
+    other_tokens = 4 * len(request.messages) + 800.0 * parts["image"]
     return RequestView(
         request=request,
-        asked=asked,
-        last_chars=len(users[-1]) if users else 0,
-        scan=scan(asked),
+        asked=asked.text,
+        last_chars=asked.last_chars,
+        user_chars=chars["user"] - asked.padding,
+        scan=scan(asked.text),
         system=system,
         chars=chars,
         turns=turns,
         parts=parts,
-        tool_chars=_size(request.tools) if request.tools is not None else 0,
-        schema_chars=_size(request.response_format) if request.response_format is not None else 0,
-        ascii=ascii_,
+        tool_chars=tool_chars,
+        schema_chars=schema_chars,
+        sent_tokens=_tokens(sent, non_ascii == 0) + other_tokens,
+        input_tokens=_tokens(sent - asked.padding, non_ascii == asked.made_ascii) + other_tokens,
     )
 
 
@@ -91,11 +106,14 @@ def text_of(content: object) -> str:
 def estimate_input_tokens(view: RequestView) -> float:
     """Estimate the prompt's tokens from its characters: about 4 a token in plain ASCII, 2.5 otherwise.
 
-    An image counts 800 tokens, each message 4 for its frame. A bill's own count always wins over this.
+    An image counts 800 tokens, each message 4 for its frame. Padding is sent and paid for: it counts. A bill's own
+    count always wins over this.
     """
-    characters = sum(view.chars.values()) + view.tool_chars + view.schema_chars
-    frames = 4 * sum(view.turns.values())
-    return characters / (4.0 if view.ascii else 2.5) + frames + 800.0 * view.parts["image"]
+    return view.sent_tokens
+
+
+def _tokens(chars: int, ascii_only: bool) -> float:
+    return chars / (4.0 if ascii_only else 2.5)
 
 
 def _role(message: Mapping[str, Any]) -> str:
@@ -107,17 +125,48 @@ def _role(message: Mapping[str, Any]) -> str:
     return "assistant" if role == "assistant" else "user"
 
 
-def _asked(users: Sequence[str]) -> str:
-    if not users:
-        return ""
-    asked = users[-1]
-    for earlier in reversed(users[:-1]):
-        if len(asked) >= _SHORT_TURN_CHARS:
+class _Asked(NamedTuple):
+    """The turns that are read: `padding` is what canonical form took away, `made_ascii` how many it made ASCII."""
+
+    text: str
+    last_chars: int
+    padding: int
+    made_ascii: int
+
+
+def _asked(users: Sequence[str]) -> _Asked:
+    read: list[str] = []
+    last_chars = n_chars = padding = made_ascii = 0
+    for turn in reversed(users):
+        text, length = _canonical_turn(turn)
+        padding += len(turn) - length
+        made_ascii += text.isascii() and not turn.isascii()
+        read.append(text)
+        if len(read) == 1:
+            last_chars = length
+        n_chars += length + 1
+        if n_chars > _SHORT_TURN_CHARS:
             break
-        asked = f"{earlier}\n{asked}"
+    read.reverse()
+    asked = "\n".join(read)
     if len(asked) > _HEAD_CHARS + _TAIL_CHARS:
-        return asked[:_HEAD_CHARS] + asked[-_TAIL_CHARS:]
-    return asked
+        asked = asked[:_HEAD_CHARS] + asked[-_TAIL_CHARS:]
+    return _Asked(asked, last_chars, padding, made_ascii)
+
+
+def _canonical_turn(turn: str) -> tuple[str, int]:
+    """Return a turn in canonical form, and its length in that; of a long one the middle, which nobody reads, is cut."""
+    turn = turn.strip()
+    if len(turn) <= _HEAD_READ + _TAIL_READ:
+        text = canonical(turn)
+        return text, len(text)
+    if not turn.isascii():
+        rest = max(_HEAD_SEEN, len(turn) - _TAIL_SEEN)
+        turn = f"{visible(turn[:_HEAD_SEEN])}{turn[_HEAD_SEEN:rest]}{visible(turn[rest:])}"
+        if len(turn) <= _HEAD_READ + _TAIL_READ:
+            return _canonical_turn(turn)
+    head, tail = canonical(turn[:_HEAD_READ]), canonical(turn[-_TAIL_READ:])
+    return f"{head}{tail}", len(turn) - _HEAD_READ - _TAIL_READ + len(head) + len(tail)
 
 
 def _count_parts(content: object, parts: dict[str, int]) -> None:

@@ -92,6 +92,13 @@ def test_the_largest_context_window_answers_when_nothing_fits() -> None:
     assert applied[-1] == "no tier meets every rule: kept medium for the largest context window"
 
 
+def test_padding_has_to_fit_the_context_window_although_no_feature_sees_it() -> None:
+    padded = Request(messages=[{"role": "user", "content": f"Why?{' ' * 60_000}"}])
+    features = featurize(padded)
+    assert features.input_tokens < 10
+    assert needs_of(padded, features).input_tokens == features.sent_tokens > 15_000
+
+
 def test_a_forbidden_tier_does_not_answer_even_when_nothing_else_is_healthy() -> None:
     unhealthy, small = Circumstances(unhealthy=frozenset({"small"})), frozenset({"small"})
     for context in (

@@ -191,6 +191,29 @@ def test_case_changes_no_word() -> None:
     assert loud.dense.tobytes() != quiet.dense.tobytes()
 
 
+WORDS = st.lists(
+    st.sampled_from(["which", "Port", "is", "deeper,", "A.", "3.5", "größer", "港口", "порт"]), min_size=1
+).map(" ".join)
+
+
+@given(WORDS, st.sampled_from([" " * 400, " \n\t" * 200, "\u200d", "\u2060\ufeff", "\x00", "\ufe0f" * 50]))
+def test_what_cannot_be_seen_changes_no_feature(text: str, padding: str) -> None:
+    plain, padded = featurize(ask(text)), featurize(ask(f"{padding}{text}{padding}"))
+    assert as_bytes(padded) == as_bytes(plain)
+    assert padded.sent_tokens > plain.sent_tokens
+
+
+@given(st.lists(st.sampled_from(["which", "Port", "exposes", "deeper,", "A.", "3.5"]), min_size=3).map(" ".join))
+def test_letters_that_look_alike_and_joiners_change_no_feature(text: str) -> None:
+    plain = as_bytes(featurize(ask(f"why: {text}")))
+    for change in (
+        "\u200d".join,
+        lambda said: said.translate({point: point + 0xFEE0 for point in range(0x21, 0x7F)}),
+        lambda said: said.translate(str.maketrans("aceopxysA", "асеорхуѕА")),  # noqa: RUF001
+    ):
+        assert as_bytes(featurize(ask(change(f"why: {text}")))) == plain
+
+
 def test_the_session_is_no_feature() -> None:
     assert as_bytes(featurize(ask("hi", session_id="a"))) == as_bytes(featurize(ask("hi", session_id="b")))
 
@@ -266,3 +289,12 @@ def dense(request: Request, names: Sequence[str]) -> list[float]:
 def test_an_empty_request_is_all_zeros() -> None:
     assert not featurize(Request(messages=[])).dense.any()
     assert dense(ask(""), ["text.log_chars", "text.mean_word_chars", "text.distinct_word_share"]) == [0.0, 0.0, 0.0]
+
+
+@given(REQUEST)
+@example(ODD)
+def test_without_the_bag_the_rest_is_the_same(request: Request) -> None:
+    whole, rest = featurize(request), featurize(request, bag=False)
+    assert rest.dense.tobytes() == whole.dense.tobytes()
+    assert rest.input_tokens == whole.input_tokens
+    assert (len(rest.ids), len(rest.counts)) == (0, 0)

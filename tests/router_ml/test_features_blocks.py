@@ -80,7 +80,7 @@ def test_cue_words_are_counted_whatever_their_case(asked: str, cue: str) -> None
 def test_turns_tools_formats_and_limits_are_read() -> None:
     messages: list[dict[str, Any]] = [
         {"role": "system", "content": "be brief"},
-        {"role": "user", "content": "a" * 100},
+        {"role": "user", "content": ("ab " * 34)[:100]},
         {"role": "assistant", "content": None},
         {"role": "tool", "content": "42"},
         {"role": "user", "content": [{"type": "text", "text": "and?"}, {"type": "image_url"}, {"type": "file"}]},

@@ -67,10 +67,53 @@ def test_a_short_last_turn_is_read_with_the_turns_before_it() -> None:
 
 
 def test_of_a_long_text_head_and_tail_are_kept() -> None:
-    view = view_of(request(user("H" * 10_000 + "T" * 10_000)))
+    view = view_of(request(user("He" + " ab" * 6666 + " T")))
     assert len(view.asked) == MAX_CHARS
     assert (view.asked[0], view.asked[-1]) == ("H", "T")
-    assert view.chars["user"] == 20_000
+    assert view.chars["user"] == 20_002
+    assert view.user_chars == view.last_chars == pytest.approx(20_002, abs=2)
+
+
+@pytest.mark.parametrize("padding", [" " * 5000, "\n \t" * 1500, "\u200b" * 5000, "?" * 5000, "?!." * 1500])
+def test_padding_pushes_no_word_out_and_has_no_length(padding: str) -> None:
+    view = view_of(request(user(f"the first word{padding} and the last one")))
+    assert view.asked.startswith("the first word")
+    assert view.asked.endswith("and the last one")
+    assert view.user_chars == view.last_chars == len(view.asked) < 50
+    assert view.chars["user"] > 4000
+
+
+def test_of_a_very_long_text_head_and_tail_are_made_canonical() -> None:
+    text = f"H{' ' * 3000}e {'ab ' * 20_000}t{' ' * 2000}T"
+    view = view_of(request(user(text)))
+    assert view.asked.startswith("H e ab")
+    assert view.asked.endswith("ab t T")
+    assert len(view.asked) == MAX_CHARS
+    assert view.user_chars == pytest.approx(len(text) - 2999 - 1999, abs=2)
+
+
+def test_joiners_between_all_letters_of_a_long_text_change_nothing() -> None:
+    text = " ".join(f"word{i}" for i in range(2000))
+    plain, joined = view_of(request(user(text))), view_of(request(user("\u200d".join(text))))
+    assert (joined.asked, joined.user_chars, joined.input_tokens) == (plain.asked, plain.user_chars, plain.input_tokens)
+
+
+def test_padding_makes_no_follow_up_a_question_of_its_own() -> None:
+    view = view_of(request(user("how do I bake bread"), user("and" + "\u200d" * 300 + " rye?")))
+    assert view.asked == "how do I bake bread\nand rye?"
+    assert view.last_chars == 8
+
+
+def test_what_was_sent_is_estimated_as_it_was_and_as_it_is_read() -> None:
+    words = "ab " * 100
+    plain, padded = view_of(request(user(words[:-1]))), view_of(request(user(words + " " * 700)))
+    assert plain.sent_tokens == plain.input_tokens == padded.input_tokens == 299 / 4 + 4
+    assert estimate_input_tokens(padded) == padded.sent_tokens == 1000 / 4 + 4
+    wide = "".join(chr(ord(char) + 0xFEE0) if char.isalpha() else char for char in words[:-1])
+    found = view_of(request(user(wide)))
+    assert (found.sent_tokens, found.input_tokens) == (299 / 2.5 + 4, 299 / 4 + 4)
+    beside_others = view_of(request({"role": "assistant", "content": "é"}, user(wide)))
+    assert beside_others.input_tokens == 300 / 2.5 + 8
 
 
 def test_the_first_system_prompt_names_the_template() -> None:
