@@ -22,7 +22,7 @@ from pydantic import BaseModel, ValidationError
 from router_ml.durable import place_folder
 from router_ml.errors import BundleCorrupt, BundleError, BundleMismatch
 from router_ml.features import DENSE_NAMES, SCHEMA_HASH, FeatureBatch, Features
-from router_ml.graph import GRAPH_ERRORS, OUTPUTS, check_graph, first_line, open_graph
+from router_ml.graph import GRAPH_ERRORS, INPUTS, OUTPUTS, check_graph, first_line, inputs_read, open_graph
 from router_ml.ladder import Ladder
 from router_ml.manifest import (
     FORMAT,
@@ -83,13 +83,17 @@ class Scores:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle in memory; `load_bundle` makes one. `verifier` is None when it judges answers by rules only."""
+    """A verified bundle in memory; `load_bundle` makes one.
+
+    `verifier` is None when it judges answers by rules only. `reads` are the inputs that its graph computes from.
+    """
 
     path: Path
     manifest: Manifest
     policy: PolicySpec
     session: Any  # onnxruntime ships no types
     verifier: Verifier | None = None
+    reads: frozenset[str] = frozenset(INPUTS)
 
     @property
     def version(self) -> str:
@@ -98,7 +102,12 @@ class Bundle:
 
     @cached_property
     def _scorer(self) -> Scorer:
-        return Scorer(self.session, len(DENSE_NAMES), len(self.policy.tiers))
+        return Scorer(self.session, len(DENSE_NAMES), len(self.policy.tiers), bag=self.reads_bag)
+
+    @cached_property
+    def reads_bag(self) -> bool:
+        """Whether the graph looks at words and metadata at all, or at dense columns only."""
+        return not self.reads.isdisjoint(("ids", "counts"))
 
     @cached_property
     def ladder(self) -> Ladder:
@@ -106,7 +115,7 @@ class Bundle:
         return self.policy.ladder
 
     def score(self, features: Features) -> Scores:
-        """Score one request."""
+        """Score one request; its bag may be empty where the graph does not read it."""
         adequacy, tokens = self._scorer.run(features.dense, features.ids, features.counts)
         return Scores(adequacy, tokens, features.input_tokens)
 
@@ -216,7 +225,8 @@ def load_bundle(path: Path) -> Bundle:
     verifier = None if judging is None else open_verifier(judging, policy.ladder.names, str(path / VERIFIER))
     if verifier is None:
         _check_needs_no_verifier(path, policy)
-    bundle = Bundle(path=path, manifest=manifest, policy=policy, session=session, verifier=verifier)
+    reads = inputs_read(contents[MODEL])
+    bundle = Bundle(path=path, manifest=manifest, policy=policy, session=session, verifier=verifier, reads=reads)
     _try_graph(bundle)
     return bundle
 

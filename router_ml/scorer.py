@@ -28,10 +28,14 @@ class Scorer:
         session: An `onnxruntime.InferenceSession` with the inputs and outputs of `router_ml.graph`.
         n_dense: Columns of `dense`.
         n_tiers: Columns of both outputs.
+        bag: False where the graph reads neither `ids` nor `counts`, which are then not looked at.
     """
 
-    def __init__(self, session: Any, n_dense: int, n_tiers: int) -> None:  # Any: onnxruntime ships no types
+    def __init__(
+        self, session: Any, n_dense: int, n_tiers: int, *, bag: bool = True
+    ) -> None:  # Any: onnxruntime ships no types
         self._session = session
+        self._bag = bag
         self._shape = (n_dense, n_tiers)
         # By length; a set of buffers is taken out while it is in use, so that no two threads share one.
         self._free: dict[int, list[_Buffers]] = {}
@@ -47,7 +51,7 @@ class Scorer:
         Returns:
             Adequacy and expected output tokens, (K,) each.
         """
-        n = len(ids)
+        n = len(ids) if self._bag else 0
         if n > _LONGEST:
             feed = {"dense": dense[None], "ids": ids[None], "counts": counts[None]}
             adequacy, tokens = self._session.run(["adequacy", "output_tokens"], feed)
@@ -58,7 +62,9 @@ class Scorer:
             buffers = free.pop()
         except IndexError:
             buffers = _Buffers(self._session, length, *self._shape)
-        buffers.fill(dense, ids, counts, n)
+        buffers.dense[:] = dense
+        if self._bag:
+            buffers.fill(ids, counts, n)
         self._session.run_with_iobinding(buffers.binding)
         scored = buffers.adequacy.astype(np.float64), buffers.tokens.astype(np.float64)
         free.append(buffers)
@@ -81,8 +87,7 @@ class _Buffers:
         for name, given in (("adequacy", self.adequacy), ("output_tokens", self.tokens)):
             self.binding.bind_output(name, "cpu", 0, np.float32, (1, n_tiers), given.ctypes.data)
 
-    def fill(self, dense: F32, ids: I64, counts: F32, n: int) -> None:
-        self.dense[:] = dense
+    def fill(self, ids: I64, counts: F32, n: int) -> None:
         self.ids[:n] = ids
         self.counts[:n] = counts
         if n < self._used:

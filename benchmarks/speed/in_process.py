@@ -35,7 +35,7 @@ def measured(bundle: Path) -> list[Row]:
 
     def parts(i: int) -> dict[str, float]:
         started = time.perf_counter()
-        features = featurize(requests[i % len(requests)])
+        features = featurize(requests[i % len(requests)], bag=router.bundle.reads_bag)
         halfway = time.perf_counter()
         router.bundle.score(features)
         return {"features": halfway - started, "ONNX": time.perf_counter() - halfway}

@@ -36,10 +36,11 @@ def run(args: argparse.Namespace) -> int:
     router = Router.load(load_config(args.config, os.environ))
     rng = np.random.default_rng(0)
     requests = [_request(i) for i in range(64)]
-    features = [featurize(request) for request in requests]
+    bag = router.bundle.reads_bag
+    features = [featurize(request, bag=bag) for request in requests]
     parts: dict[str, Callable[[int], object]] = {
         "decision": lambda i: router.route(requests[i], decision_id="bench", rng=rng),
-        "of which features": lambda i: featurize(requests[i]),
+        "of which features": lambda i: featurize(requests[i], bag=bag),
         "of which graph": lambda i: router.bundle.score(features[i]),
     }
     timings = {name: _measure(work, max(args.calls, 1)) for name, work in parts.items()}

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from router_ml_serving import problems
+from router_ml_serving.whole_reply import written_whole
 
 __all__ = ["Answer", "Endpoint", "Front", "JsonReply"]
 
@@ -42,7 +43,9 @@ class JsonReply:
     status_code: int = 200
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send, /) -> None:
-        """Send it."""
+        """Send it; the request is a POST."""
+        if written_whole(send, self.status_code, (_JSON, *self.headers), self.body):
+            return
         length = (b"content-length", b"%d" % len(self.body))
         headers = [_JSON, length, *self.headers]
         await send({"type": "http.response.start", "status": self.status_code, "headers": headers})

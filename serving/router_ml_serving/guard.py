@@ -8,7 +8,7 @@ import sys
 import termios
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import orjson
 from uvicorn._types import ASGI3Application
@@ -150,6 +150,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """End an answer."""
+        if self._running is not None:
+            cast("_InOnePiece", self._running.transport).flush()
         super().on_response_complete()
         if self.transport.is_closing():
             self._expect_reading()
@@ -160,6 +162,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
+        cycle.transport = cast("asyncio.Transport", _InOnePiece(cycle, self.transport))
         super()._start_asgi_task(cycle, app)
 
     def _too_slow(self) -> None:
@@ -229,6 +232,42 @@ class GuardedProtocol(HttpToolsProtocol):
         head = b"\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
         self.transport.write(_LINES[status] + head + body)
         self._close()
+
+
+class _InOnePiece:
+    """What an answer is written to: its head waits for the first piece of its body, so that both are one packet.
+
+    A packet more costs the sender as much as a tenth of a routing decision, and the client a wake-up. The head of an
+    answer without a body goes out when the answer is over.
+    """
+
+    __slots__ = ("_cycle", "_head", "_transport")
+
+    def __init__(self, cycle: RequestResponseCycle, transport: asyncio.Transport) -> None:
+        self._cycle = cycle
+        self._transport = transport
+        self._head: bytes | None = None  # b"" once it is out
+
+    def write(self, data: bytes) -> None:
+        if self._head is None:
+            if self._cycle.response_started:
+                self._head = data
+                return
+        elif self._head:
+            data, self._head = self._head + data, b""
+        self._transport.write(data)
+
+    def close(self) -> None:
+        self.flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def flush(self) -> None:
+        if self._head:
+            self._transport.write(self._head)
+            self._head = b""
 
 
 def _unsent_bytes(transport: asyncio.Transport) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -127,16 +128,14 @@ class Service:
             RateLimited: When the tenant has to wait.
         """
         acting = [self.authorizer.acting_for(caller, chat.request.tenant) for chat in chats]
-        aside = 0.0
         try:
             if len(acting) == 1:
-                aside = self.limits.admit(acting[0], tokens=tokens)
-            else:
-                self.limits.admit_all(acting)
+                return [Admitted(chats[0], acting[0], self.limits.admit(acting[0], tokens=tokens))]
+            self.limits.admit_all(acting)
         except RateLimited as error:
             self.telemetry.limited("tokens" if " tokens " in str(error) else "requests")
             raise
-        return [Admitted(chat, who, aside) for chat, who in zip(chats, acting, strict=True)]
+        return [Admitted(chat, who) for chat, who in zip(chats, acting, strict=True)]
 
     def refused(self, error: RouterError, path: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Trace a request that was refused before it was decided."""
@@ -212,28 +211,33 @@ class Service:
 
     def record(self, chat: Chat, decided: Decided, attempts: Sequence[Attempt]) -> None:
         """Queue the record of one request; it is stored later, off the hot path."""
-        decision, router = decided.decision, decided.router
-        names = tuple(decision.propensity) if len(decision.propensity) == 1 else router.ladder.names
-        keep_text = self.config.store.text
-
-        def row(tags: Mapping[str, Any] | None = None) -> StoreRow:
-            return row_of_exchange(
-                chat, decision, attempts, ts=decided.ts, candidates=names, keep_text=keep_text, tags=tags
-            )
-
-        def row_with_shadow() -> StoreRow:
-            beside = self.rollout.shadow(
-                chat.request, decision, quality=decided.quality, circumstances=decided.circumstances
-            )
-            return row(None if beside is None else {CHALLENGER: beside})
-
-        record: StoreRow | Callable[[], StoreRow] = row_with_shadow
-        if keep_text and not self.rollout.is_shadowing:
+        if self.config.store.text and not self.rollout.is_shadowing:
             # Written out at once: text takes a fifth of the memory that all these objects do while it waits. What
             # cannot be written is left to the recorder, which counts it as lost.
             with suppress(TypeError):
-                record = row()
-        self.recorder.record(record)
+                self.recorder.record(self._row(chat, decided, attempts))
+                return
+        self.recorder.record(partial(self._row_with_shadow, chat, decided, attempts))
+
+    def _row(
+        self, chat: Chat, decided: Decided, attempts: Sequence[Attempt], tags: Mapping[str, Any] | None = None
+    ) -> StoreRow:
+        decision = decided.decision
+        return row_of_exchange(
+            chat,
+            decision,
+            attempts,
+            ts=decided.ts,
+            candidates=tuple(decision.propensity) if len(decision.propensity) == 1 else decided.router.ladder.names,
+            keep_text=self.config.store.text,
+            tags=tags,
+        )
+
+    def _row_with_shadow(self, chat: Chat, decided: Decided, attempts: Sequence[Attempt]) -> StoreRow:
+        beside = self.rollout.shadow(
+            chat.request, decided.decision, quality=decided.quality, circumstances=decided.circumstances
+        )
+        return self._row(chat, decided, attempts, None if beside is None else {CHALLENGER: beside})
 
     async def read_body(self, request: HttpRequest) -> bytes:
         """Return the request's body.

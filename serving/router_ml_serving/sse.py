@@ -117,8 +117,8 @@ def event(payload: dict[str, Any]) -> bytes:
 
 def _payloads(raw: bytes) -> Iterator[bytes]:
     for line in raw.split(b"\n"):
-        if (payload := payload_of(line)) is not None:
-            yield payload
+        if line.startswith(_DATA):
+            yield line[len(_DATA) :].strip()
 
 
 @dataclass(slots=True)
@@ -136,7 +136,9 @@ class _Draft:
     further_bytes: int = 0
 
     def add(self, chunk: dict[str, Any]) -> None:
-        self.usage = usage_of(chunk) or self.usage
+        # Looked at thousands of times: nothing is called for what usually is not there.
+        if chunk.get("usage"):
+            self.usage = usage_of(chunk) or self.usage
         if chunk.get("error"):
             self.error = "the upstream reported an error in the stream"
         choices = chunk.get("choices")
@@ -145,23 +147,27 @@ class _Draft:
                 self._add_choice(choice)
 
     def _add_choice(self, choice: dict[str, Any]) -> None:
-        index, delta = choice.get("index", 0), choice.get("delta")
+        index, delta, finish_reason = choice.get("index", 0), choice.get("delta"), choice.get("finish_reason")
         index = index if isinstance(index, int) else 0
         self.begun.add(index)
-        if choice.get("finish_reason"):
+        if finish_reason:
             self.ended.add(index)
         if index != 0:
             self.further_bytes += _said_bytes(delta)
             return
-        if choice.get("finish_reason"):
-            self.finish_reason = str(choice["finish_reason"])
-        self.logprobs += token_logprobs(choice)
+        if finish_reason:
+            self.finish_reason = str(finish_reason)
+        if choice.get("logprobs"):
+            self.logprobs += token_logprobs(choice)
         if isinstance(delta, dict):
             self._add_delta(delta)
 
     def _add_delta(self, delta: dict[str, Any]) -> None:
-        self.text.append(text_of(delta.get("content")) or str(delta.get("refusal") or ""))
-        calls = delta.get("tool_calls")
+        content, calls = delta.get("content"), delta.get("tool_calls")
+        if type(content) is str and content:
+            self.text.append(content)
+        else:
+            self.text.append(text_of(content) or str(delta.get("refusal") or ""))
         for piece in calls if isinstance(calls, list) else ():
             if not isinstance(piece, dict):
                 continue

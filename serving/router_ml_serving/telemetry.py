@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from itertools import pairwise
 from operator import attrgetter
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router_ml.schema import Attempt, Decision
+from router_ml_serving.meters import LoopCounter, LoopHistogram
 from router_ml_serving.recorder import Recorder
 from router_ml_serving.watch_gauges import WatchGauges
 
@@ -24,19 +25,11 @@ _OVERHEAD_BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1
 _LATENCY_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 
-@dataclass(frozen=True, slots=True)
-class _TierMeters:
-    # What every call of a tier moves, looked up once.
-    attempts: dict[str, Callable[[], None]]
-    cost: Callable[[float], None]
-    tokens_in: Callable[[float], None]
-    tokens_out: Callable[[float], None]
-    latency: Callable[[float], None]
-    first_token: Callable[[float], None]
-
-
 class Telemetry:
-    """Counters and histograms of one service; times in seconds, money in USD."""
+    """Counters and histograms of one service; times in seconds, money in USD.
+
+    All methods but `feedback` are called on the thread of the event loop.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -53,6 +46,8 @@ class Telemetry:
         self._feedback = self._counter(
             "feedback", "Feedback by source; repeated arrivals are not new.", "source", "new"
         )
+        # The recorder's thread counts weak negatives, the event loop all other feedback.
+        self._feedback_lock = Lock()
         self._reloads = self._counter("bundle_reloads", "Attempts to load a bundle.", "result")
         self._overhead = self._histogram("overhead_seconds", "Time of the router itself.", _OVERHEAD_BUCKETS, "path")
         self._latency = self._histogram("attempt_seconds", "Time of an upstream call.", _LATENCY_BUCKETS, "tier")
@@ -79,13 +74,6 @@ class Telemetry:
             self._gauge("alarm", "1 for an alarm that rings.", "kind", "tier", "direction"),
             self._gauge("watch_age_seconds", "Time since traffic was last looked at.", "bundle"),
         )
-        # Looking a child up by its labels costs five times what counting does.
-        self._request_counts: dict[tuple[str, int], Callable[[], None]] = {}
-        self._decision_counts: dict[tuple[str, str, bool], Callable[[], None]] = {}
-        self._overheads: dict[str, Callable[[float], None]] = {}
-        self._first_bytes: dict[str, Callable[[float], None]] = {}
-        self._floor_counts: dict[str, Callable[[], None]] = {}
-        self._tiers: dict[str, _TierMeters] = {}
 
     def watch(self, recorder: Recorder) -> None:
         """Show the state of the recorder beside the counters."""
@@ -103,76 +91,45 @@ class Telemetry:
 
     def request(self, path: str, status: int) -> None:
         """Count one answered HTTP request."""
-        count = self._request_counts.get((path, status))
-        if count is None:
-            count = self._request_counts[path, status] = self._requests.labels(path, str(status)).inc
-        count()
+        self._requests.add((path, status))
 
     def decision(self, decision: Decision, path: str, overhead_s: float) -> None:
         """Count one decision and the time it took."""
-        labels = (decision.tier, decision.policy_version, decision.explored)
-        count = self._decision_counts.get(labels)
-        if count is None:
-            tier, version, explored = labels
-            count = self._decisions.labels(tier, version, str(explored).lower()).inc
-            self._decision_counts[labels] = count
-        count()
-        observe = self._overheads.get(path)
-        if observe is None:
-            observe = self._overheads[path] = self._overhead.labels(path).observe
-        observe(overhead_s)
+        self._decisions.add((decision.tier, decision.policy_version, decision.explored))
+        self._overhead.observe(path, overhead_s)
 
     def exchange(self, attempts: list[Attempt]) -> None:
         """Count the upstream calls of one proxied request."""
         self.calls(attempts)
         for before, after in pairwise(attempts):
-            self._escalations.labels(after.tier, outcome(before)).inc()
+            self._escalations.add((after.tier, outcome(before)))
 
     def background(self, mode: str, result: str) -> None:
         """Count one draw of background calls: `run`, `dropped`, `failed`, or `none`: nobody was there to be asked."""
-        self._background.labels(mode, result).inc()
+        self._background.add((mode, result))
 
     def calls(self, attempts: list[Attempt]) -> None:
         """Count upstream calls, with their bill."""
         for attempt in attempts:
-            meters = self._tiers.get(attempt.tier)
-            if meters is None:
-                meters = self._tiers[attempt.tier] = self._meters(attempt.tier)
-            how = outcome(attempt)
-            count = meters.attempts.get(how)
-            if count is None:
-                count = meters.attempts[how] = self._attempts.labels(attempt.tier, how).inc
-            count()
-            meters.cost(attempt.cost_usd or 0.0)
-            meters.tokens_in(attempt.input_tokens or 0)
-            meters.tokens_out(attempt.output_tokens or 0)
+            tier = attempt.tier
+            self._attempts.add((tier, outcome(attempt)))
+            self._cost.add((tier,), attempt.cost_usd or 0.0)
+            self._tokens.add((tier, "input"), attempt.input_tokens or 0)
+            self._tokens.add((tier, "output"), attempt.output_tokens or 0)
             if attempt.error is not None:
-                self._errors.labels(attempt.tier, attempt.error).inc()
+                self._errors.add((tier, attempt.error))
             if attempt.latency_ms is not None:
-                meters.latency(attempt.latency_ms / 1e3)
+                self._latency.observe(tier, attempt.latency_ms / 1e3)
             if attempt.ttft_ms is not None:
-                meters.first_token(attempt.ttft_ms / 1e3)
-
-    def _meters(self, tier: str) -> _TierMeters:
-        return _TierMeters(
-            attempts={},
-            cost=self._cost.labels(tier).inc,
-            tokens_in=self._tokens.labels(tier, "input").inc,
-            tokens_out=self._tokens.labels(tier, "output").inc,
-            latency=self._latency.labels(tier).observe,
-            first_token=self._first_token.labels(tier).observe,
-        )
+                self._first_token.observe(tier, attempt.ttft_ms / 1e3)
 
     def first_byte(self, path: str, seconds: float) -> None:
         """Note how long a client waited for the first piece of its answer."""
-        observe = self._first_bytes.get(path)
-        if observe is None:
-            observe = self._first_bytes[path] = self._first_byte.labels(path).observe
-        observe(seconds)
+        self._first_byte.observe(path, seconds)
 
     def retry(self, tier: str) -> None:
         """Count one upstream call that is tried again."""
-        self._retries.labels(tier).inc()
+        self._retries.add((tier,))
 
     def circuit(self, tier: str, is_open: bool) -> None:
         """Note that a tier's circuit opened or closed."""
@@ -180,7 +137,7 @@ class Telemetry:
 
     def limited(self, limit: str) -> None:
         """Count one request that was refused: by `requests` or `tokens` per minute."""
-        self._limited.labels(limit).inc()
+        self._limited.add((limit,))
 
     def limits_shared(self, is_shared: bool) -> None:
         """Note whether limits were settled with the other replicas just now."""
@@ -188,22 +145,20 @@ class Telemetry:
 
     def floor(self, why: str) -> None:
         """Count one decision with a floor: of its `session`, or of the `template memory`."""
-        count = self._floor_counts.get(why)
-        if count is None:
-            count = self._floor_counts[why] = self._floors.labels(why).inc
-        count()
+        self._floors.add((why,))
 
     def rollout(self, event: str) -> None:
         """Count one step of the roll-out: `alarm`, `withdrawn`, `rolled_back`, `failed`."""
-        self._rollout.labels(event).inc()
+        self._rollout.add((event,))
 
     def feedback(self, source: str, *, new: bool) -> None:
         """Count one piece of feedback."""
-        self._feedback.labels(source, str(new).lower()).inc()
+        with self._feedback_lock:
+            self._feedback.add((source, new))
 
     def reload(self, result: str, version: str | None = None) -> None:
         """Count one attempt to load a bundle: `loaded` (with its version) or `refused`."""
-        self._reloads.labels(result).inc()
+        self._reloads.add((result,))
         if version is not None:
             self._policy.clear()
             self._policy.labels(version).set(1)
@@ -229,14 +184,14 @@ class Telemetry:
                         found[name + suffix] = sample.value
         return found
 
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"router_ml_{name}", text, labels, registry=self.registry)
+    def _counter(self, name: str, text: str, *labels: str) -> LoopCounter:
+        return LoopCounter(f"router_ml_{name}", text, labels, self.registry)
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(f"router_ml_{name}", text, labels, registry=self.registry)
 
-    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-        return Histogram(f"router_ml_{name}", text, labels, registry=self.registry, buckets=buckets)
+    def _histogram(self, name: str, text: str, bounds: tuple[float, ...], label: str) -> LoopHistogram:
+        return LoopHistogram(f"router_ml_{name}", text, bounds, label, self.registry)
 
 
 class CountRequests:

@@ -117,11 +117,12 @@ def read_chat(body: Json, headers: Iterable[tuple[bytes, bytes]] = (), *, tenant
     Raises:
         RequestError: Naming the field at fault, and what was expected.
     """
-    router = _optional(body, "router", dict) or {}
-    metadata = _optional(body, "metadata", dict) or {}
-    facts = {name: value for name in _METADATA if isinstance(value := metadata.get(name), str) and value}
-    facts |= {name: value for name in _METADATA if (value := _optional(router, name, str, "router."))}
-    facts |= {_HEADERS[name]: value.decode("latin-1") for name, value in headers if name in _HEADERS and value}
+    router: Json = _optional(body, "router", dict) or {}
+    metadata: Json = _optional(body, "metadata", dict) or {}
+    facts = _facts(router, metadata) if router or metadata else {}
+    for name, value in headers:
+        if name in _HEADERS and value:
+            facts[_HEADERS[name]] = value.decode("latin-1")
     if tenant is not None:
         facts.setdefault("tenant", tenant)
     max_tokens = _optional(body, "max_completion_tokens", int)
@@ -142,7 +143,7 @@ def read_chat(body: Json, headers: Iterable[tuple[bytes, bytes]] = (), *, tenant
         model=_optional(body, "model", str) or ROUTER_MODELS[0],
         stream=bool(_optional(body, "stream", bool)),
         quality=_quality(router.get("quality")),
-        tags={name: value for name, value in {**metadata, **router}.items() if name not in (*_METADATA, "quality")},
+        tags=_tags(router, metadata) if router or metadata else {},
     )
 
 
@@ -279,19 +280,36 @@ def _messages(body: Json) -> Sequence[Json]:
     if not isinstance(messages, list) or not messages:
         raise RequestError(f"messages must be a non-empty list, got {_kind(messages)}", param="messages")
     for i, message in enumerate(messages):
-        where = f"messages[{i}]"
-        if not isinstance(message, dict):
-            raise RequestError(f"{where} must be an object, got {_kind(message)}", param=where)
-        if not isinstance(message.get("role"), str):
-            raise RequestError(f"{where}.role must be a string such as 'user'", param=f"{where}.role")
-        content = message.get("content")
-        if isinstance(content, list):
-            if not all(isinstance(part, dict) for part in content):
-                raise RequestError(f"{where}.content must hold objects only", param=f"{where}.content")
-        elif not isinstance(content, str | None):
-            expected = "a string, a list of parts, or null"
-            raise RequestError(f"{where}.content must be {expected}, got {_kind(content)}", param=f"{where}.content")
+        if isinstance(message, dict) and isinstance(message.get("role"), str) and _is_content(message.get("content")):
+            continue
+        raise _no_message(message, f"messages[{i}]")
     return messages
+
+
+def _is_content(content: object) -> bool:
+    if content is None or isinstance(content, str):
+        return True
+    return isinstance(content, list) and all(isinstance(part, dict) for part in content)
+
+
+def _no_message(message: object, where: str) -> RequestError:
+    if not isinstance(message, dict):
+        return RequestError(f"{where} must be an object, got {_kind(message)}", param=where)
+    if not isinstance(message.get("role"), str):
+        return RequestError(f"{where}.role must be a string such as 'user'", param=f"{where}.role")
+    content, param = message.get("content"), f"{where}.content"
+    if isinstance(content, list):
+        return RequestError(f"{param} must hold objects only", param=param)
+    return RequestError(f"{param} must be a string, a list of parts, or null, got {_kind(content)}", param=param)
+
+
+def _facts(router: Json, metadata: Json) -> dict[str, str]:
+    facts = {name: value for name in _METADATA if isinstance(value := metadata.get(name), str) and value}
+    return facts | {name: value for name in _METADATA if (value := _optional(router, name, str, "router."))}
+
+
+def _tags(router: Json, metadata: Json) -> Json:
+    return {name: value for name, value in {**metadata, **router}.items() if name not in (*_METADATA, "quality")}
 
 
 def _tools(body: Json) -> Sequence[Json] | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from router_ml.bundle import Bundle, default_bundle_path, load_bundle, write_bundle
@@ -61,6 +62,18 @@ def test_scores_are_those_of_the_graph_alone_and_in_a_batch(make_bundle: Make) -
         assert scores.adequacy.dtype == scores.output_tokens.dtype == np.float64
         assert scores.adequacy == pytest.approx(adequacy[i], abs=1e-7)
         assert scores.input_tokens == one.input_tokens
+
+
+def test_a_bundle_knows_whether_its_graph_looks_at_words(make_bundle: Make, build_model: Callable[..., Any]) -> None:
+    assert load_bundle(make_bundle()).reads_bag
+    model = onnx.load_from_string(build_model())
+    for node in model.graph.node:
+        node.input[:] = ["tokens" if name in ("ids", "counts") else name for name in node.input]
+    bundle = load_bundle(make_bundle("v2", model=model.SerializeToString()))
+    assert not bundle.reads_bag
+    for request in REQUESTS:
+        with_bag, without = (bundle.score(featurize(request, bag=bag)) for bag in (True, False))
+        assert with_bag.adequacy.tolist() == without.adequacy.tolist()
 
 
 def test_a_batch_of_any_size_is_scored(make_bundle: Make) -> None:

@@ -42,6 +42,14 @@ def test_any_text_is_scanned_and_every_character_has_one_class(text: str) -> Non
     assert found.words.tobytes() == again.words.tobytes()
 
 
+@given(ANYTHING)
+def test_the_buckets_of_words_are_the_first_of_all_buckets_whichever_is_asked_for_first(text: str) -> None:
+    alone, after = scan(text), scan(text)
+    n_words = len(after.lengths)
+    assert alone.word_buckets == after.buckets[:n_words].tolist() == after.word_buckets
+    assert alone.buckets.tolist() == after.buckets.tolist()
+
+
 @given(st.text(st.sampled_from("abc 文ก"), max_size=50), st.sampled_from(["cat", "x1_y", "Ünïcode"]))
 def test_the_hash_of_a_word_does_not_depend_on_where_it_stands(before: str, word: str) -> None:
     assert scan(f"{before} {word}").words[-1] == scan(word).words[0] == scan(f"{word}, {before}").words[0]

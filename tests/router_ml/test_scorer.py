@@ -98,3 +98,11 @@ def test_threads_share_no_buffers(session: Any) -> None:
     scorer = Scorer(session, D, K)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda seed: check(session)(scorer, 1 + seed % 90, seed), range(400)))
+
+
+def test_a_bag_that_the_graph_does_not_read_is_not_looked_at(session: Any) -> None:
+    dense, ids, counts = request(70, 0)
+    nothing = np.zeros(0, np.int64), np.zeros(0, np.float32)
+    scorer = Scorer(session, D, K, bag=False)
+    expected = Scorer(session, D, K).run(dense, *nothing)[0].tolist()
+    assert scorer.run(dense, ids, counts)[0].tolist() == expected == scorer.run(dense, *nothing)[0].tolist()

@@ -21,7 +21,8 @@ HEAD = b"POST /p HTTP/1.1\r\nhost: x\r\n"
 async def app(scope, receive, send):
     """Say how long the body was and how many headers there are.
 
-    `/early` does not read it, `/slow` thinks first, `/endless` never stops to talk, `/large` says eight megabytes.
+    `/early` does not read it, `/slow` thinks first, `/halting` between head and body, `/endless` never stops to talk,
+    `/large` says eight megabytes.
     """
     if scope["path"] == "/slow":
         await asyncio.sleep(3 * RECEIVE_S)
@@ -35,6 +36,8 @@ async def app(scope, receive, send):
         more = message.get("more_body", False)
     body = json.dumps([size, len(scope["headers"])]).encode()
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    if scope["path"] == "/halting":
+        await asyncio.sleep(0.2)
     await send({"type": "http.response.body", "body": body})
 
 
@@ -107,6 +110,26 @@ def test_a_usual_request_is_left_alone_and_the_connection_stays(line):
         line.sendall(HEAD + b"content-length: 5\r\n\r\nhello")
         assert answer(line) == (200, [5, 2])
         time.sleep(RECEIVE_S / 2)
+
+
+def test_the_head_of_an_answer_goes_out_with_its_body(line):
+    line.sendall(HEAD.replace(b"/p", b"/halting") + b"content-length: 2\r\n\r\nhi")
+    assert line.recv(65536).endswith(b"\r\n\r\n[2, 2]")
+
+
+def test_an_answer_without_a_body_goes_out_too_and_the_next_one_behind_it(line):
+    line.sendall(HEAD.replace(b"POST", b"HEAD") + b"\r\n" + HEAD + b"content-length: 2\r\n\r\nhi")
+    said = b""
+    while not said.endswith(b"[2, 2]"):
+        said += line.recv(65536)
+    assert said.count(b"HTTP/1.1 200 OK") == 2
+
+
+def test_who_asks_whether_to_go_on_is_told_so_before_the_answer(line):
+    line.sendall(HEAD + b"expect: 100-continue\r\ncontent-length: 2\r\n\r\n")
+    assert line.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    line.sendall(b"hi")
+    assert line.recv(65536).endswith(b"[2, 3]")
 
 
 def test_a_large_body_in_many_packets_is_left_alone(line):

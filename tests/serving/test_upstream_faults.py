@@ -207,11 +207,13 @@ def test_only_a_pooled_connection_that_turns_out_dead_is_replaced(pauses, n_answ
     async def serve(reader, writer):
         connections.append(writer)
         left = n_answers if len(connections) == 1 else 10
-        while left and await reader.read(65536):
-            writer.write(ANSWER)
-            left -= 1
-        await reader.read(65536)
-        writer.close()
+        try:
+            while left and await reader.read(65536):
+                writer.write(ANSWER)
+                left -= 1
+            await reader.read(65536)
+        finally:
+            writer.close()
 
     async def work(client):
         server = await asyncio.start_server(serve, "127.0.0.1", 0)

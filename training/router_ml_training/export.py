@@ -14,6 +14,7 @@ from router_ml.graph import OUTPUTS, open_graph
 from router_ml.ladder import Ladder
 from router_ml.manifest import PriceUnit
 from router_ml_training.dataset import Dataset
+from router_ml_training.folding import folded
 from router_ml_training.frontier import expected_cost
 from router_ml_training.learners.ensemble import StackedHead
 from router_ml_training.learners.gbdt import BoostedHead
@@ -51,7 +52,7 @@ def to_onnx(adequacy: AdequacyModel, tokens: TokenModel) -> bytes:
     """Draw both models into one graph: `adequacy` (n, K) and `output_tokens` (n, K)."""
     graph = GraphBuilder()
     columns = adequacy.add_to_graph(graph)
-    return graph.model({"adequacy": columns, "output_tokens": tokens.add_to_graph(graph)}, adequacy.tiers)
+    return folded(graph.model({"adequacy": columns, "output_tokens": tokens.add_to_graph(graph)}, adequacy.tiers))
 
 
 def check_parity(

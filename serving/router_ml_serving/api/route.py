@@ -14,6 +14,7 @@ from router_ml.ladder import Ladder
 from router_ml.schema import Decision
 from router_ml_serving.api import json_body, raw_route
 from router_ml_serving.api.openapi import answers, object_with
+from router_ml_serving.auth import Caller
 from router_ml_serving.front import JsonReply
 from router_ml_serving.problems import ModelNotFound
 from router_ml_serving.service import Admitted, Service, now_s
@@ -22,6 +23,7 @@ from router_ml_serving.wire import Chat, Target, parse_json, read_chat, resolve
 __all__ = ["BODY", "decision_json", "routes"]
 
 Headers = list[tuple[bytes, bytes]]
+Asked = tuple[Admitted, Target]
 PATH = "/v1/route"
 _MAX_BATCH = 256
 # Decisions of a batch between two looks at other requests: about a millisecond.
@@ -61,23 +63,16 @@ def routes(service: Service) -> list[APIRoute]:
         try:
             caller = service.authorize(request)
             body = parse_json(await service.read_body(request))
-            is_batch = "requests" in body
-            chats = (
-                _batch(body, headers, caller.tenant) if is_batch else [read_chat(body, headers, tenant=caller.tenant)]
-            )
-            ladder = service.holder.current.ladder
-            targets = [_target(chat.model, ladder, i if is_batch else None) for i, chat in enumerate(chats)]
-            admitted = service.admit(chats, caller)
+            batch = "requests" in body
+            asked = (_let_in_all if batch else _let_in)(service, body, headers, caller)
         except RouterError as error:
             service.refused(error, PATH, headers)
             raise
-        standing = tuple(
-            (name.encode(), value.encode()) for name, value in service.limits.headers(admitted[0].caller).items()
-        )
-        if not is_batch:
-            return JsonReply(orjson.dumps(_decided(service, admitted[0], targets[0], headers, started_s)), standing)
+        standing = _standing(service, asked[0][0].caller)
+        if not batch:
+            return JsonReply(orjson.dumps(_decided(service, *asked[0], headers, started_s)), standing)
         decisions = []
-        for i, (one, target) in enumerate(zip(admitted, targets, strict=True)):
+        for i, (one, target) in enumerate(asked):
             if i % _UNINTERRUPTED == 0:  # other requests come in between
                 await asyncio.sleep(0)
             decisions.append(_decided(service, one, target, headers, now_s()))
@@ -102,33 +97,44 @@ def _decided(
     return decision_json(decision, ladder, overhead_ms=overhead_s * 1e3)
 
 
-def _batch(body: dict[str, Any], headers: Headers, tenant: str | None) -> list[Chat]:
+def _let_in(service: Service, body: dict[str, Any], headers: Headers, caller: Caller) -> list[Asked]:
+    chat = read_chat(body, headers, tenant=caller.tenant)
+    target = resolve(chat.model, service.holder.current.ladder)
+    return [(service.admit([chat], caller)[0], target)]
+
+
+def _let_in_all(service: Service, body: dict[str, Any], headers: Headers, caller: Caller) -> list[Asked]:
     # All of them are read before the first one is decided: a batch is recorded as a whole or not at all.
     requests = body["requests"]
     if not isinstance(requests, list) or not 1 <= len(requests) <= _MAX_BATCH:
         raise RequestError(f"requests must be a list of 1 to {_MAX_BATCH} chat bodies", param="requests")
-    chats = []
-    for i, one in enumerate(requests):
-        where = f"requests[{i}]"
-        if not isinstance(one, dict):
-            raise RequestError(f"{where} must be an object, a chat body", param=where)
-        try:
-            chats.append(read_chat(one, headers, tenant=tenant))
-        except RequestError as error:
-            param = f"{where}.{error.param}" if error.param else where
-            raise RequestError(f"{where}: {error}", param=param) from error
-    return chats
-
-
-def _target(model: str, ladder: Ladder, place: int | None) -> Target:
+    chats = [_read(one, headers, caller, f"requests[{i}]") for i, one in enumerate(requests)]
     # Before anything is counted, too.
+    ladder = service.holder.current.ladder
+    targets = [_target(chat.model, ladder, f"requests[{i}]") for i, chat in enumerate(chats)]
+    return list(zip(service.admit(chats, caller), targets, strict=True))
+
+
+def _read(one: object, headers: Headers, caller: Caller, where: str) -> Chat:
+    if not isinstance(one, dict):
+        raise RequestError(f"{where} must be an object, a chat body", param=where)
+    try:
+        return read_chat(one, headers, tenant=caller.tenant)
+    except RequestError as error:
+        param = f"{where}.{error.param}" if error.param else where
+        raise RequestError(f"{where}: {error}", param=param) from error
+
+
+def _target(model: str, ladder: Ladder, where: str) -> Target:
     try:
         return resolve(model, ladder)
     except ModelNotFound as error:
-        if place is None:
-            raise
-        where = f"requests[{place}]"
         raise ModelNotFound(f"{where}: {error}", param=f"{where}.{error.param}") from error
+
+
+def _standing(service: Service, caller: Caller) -> tuple[tuple[bytes, bytes], ...]:
+    said = service.limits.headers(caller)
+    return tuple([(name.encode(), value.encode()) for name, value in said.items()]) if said else ()
 
 
 def decision_json(decision: Decision, ladder: Ladder, *, overhead_ms: float) -> dict[str, object]:
