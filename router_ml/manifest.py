@@ -28,7 +28,7 @@ FORMAT: Literal[1] = 1
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
-PriceUnit = Literal["usd", "relative"]
+PriceUnit = Literal["usd", "relative", "typical"]
 # The version is also the name of the bundle's folder.
 Version = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -77,26 +77,28 @@ class PlanSpec(_Record):
     """What plans of two attempts are valued with: how far the answers of tier s move the comparison of s and t.
 
     `spread` is (K, K) in ladder order, see `router_ml.plans.plan_values`; 0 where the verifier tells nothing.
-    `elasticity` and `shift`, (K, K) too, say what the cost of an answer of s tells of the cost of t, see
+    `elasticity`, `shift` and `curvature`, (K, K) too, say what the cost of an answer of s tells of the cost of t, see
     `router_ml.plans.cost_factor`; None where that was not measured.
     """
 
     spread: tuple[tuple[NotNegative, ...], ...]
     elasticity: tuple[tuple[Finite, ...], ...] | None = None
     shift: tuple[tuple[Finite, ...], ...] | None = None
+    curvature: tuple[tuple[Finite, ...], ...] | None = None
 
     @property
     def tables(self) -> tuple[tuple[tuple[float, ...], ...], ...]:
         """All tables there are, (K, K) each."""
-        return tuple(one for one in (self.spread, self.elasticity, self.shift) if one is not None)
+        return tuple(one for one in (self.spread, self.elasticity, self.shift, self.curvature) if one is not None)
 
 
 class PolicySpec(_Record):
     """`policy.json`: the ladder a bundle was trained for, the tuned frontier, and the bounds of its features.
 
     With `price_unit` "usd" a shadow price is quality per USD: right where the traffic is the user's own. With
-    "relative" it is quality per cost of the dearest tier's answer to the same request: for a bundle that knows nothing
-    of the traffic's prices.
+    "relative" it is quality per cost of the dearest tier's answer to the same request. With "typical" it is quality per
+    USD at these tiers' prices, and elsewhere as much quality per cost of a typical request, see `price_scale`: for a
+    bundle that knows nothing of the traffic's prices.
     """
 
     format: Literal[1] = FORMAT
@@ -141,6 +143,17 @@ class PolicySpec(_Record):
     def ladder(self) -> Ladder:
         """The tiers as a ladder, cheapest first."""
         return Ladder(self.tiers)
+
+    def price_scale(self, ladder: Ladder) -> float:
+        """Return by what a USD is to be multiplied at a ladder's prices before a shadow price is applied to it.
+
+        With "typical" a shadow price weighs the dearest tier's answer to a typical request the same at any prices.
+
+        Args:
+            ladder: The prices that requests are answered at.
+        """
+        own, theirs = (one.tiers[-1].typical_cost_usd for one in (self.ladder, ladder))
+        return own / theirs if self.price_unit == "typical" and own > 0 and theirs > 0 else 1.0
 
     def shadow_price(self, quality: float) -> float:
         """Return the quality per USD at which `quality` of the best tier's quality is kept.

@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["best_plans", "cost_factor", "jump", "plan_values"]
+__all__ = ["COST_REACH", "best_plans", "cost_factor", "jump", "plan_values"]
 
 Doubles: TypeAlias = NDArray[np.float64]
 Mask: TypeAlias = NDArray[np.bool_]
@@ -24,7 +24,7 @@ _WORTH_JUDGING = 1e-6
 
 _TINY = 1e-9
 # An answer may be a stub or an endless loop; e^3 times more or less than expected says all that it can.
-_FURTHEST = 3.0
+COST_REACH = 3.0
 
 
 def plan_values(adequacy: Doubles, priced: Doubles, spread: Doubles) -> Doubles:
@@ -121,7 +121,7 @@ def jump(posterior: Doubles, priced: Doubles, answered: int, eligible: Mask | No
     return np.asarray(worth.argmax(axis=-1) + answered, np.intp)
 
 
-def cost_factor(spent: Doubles, expected: Doubles, elasticity: float, shift: float) -> Doubles:
+def cost_factor(spent: Doubles, expected: Doubles, elasticity: float, shift: float, curvature: float = 0.0) -> Doubles:
     """Return by how much a dearer tier's cost is to be expected higher once a tier has answered.
 
     Answers to the same request are long or short together: who has seen one knows more of the next.
@@ -131,6 +131,7 @@ def cost_factor(spent: Doubles, expected: Doubles, elasticity: float, shift: flo
         expected: What it was expected to cost, USD, (...).
         elasticity: Of the dearer tier's cost in this tier's.
         shift: Logarithm of the factor where the answer cost what was expected.
+        curvature: Weight of the square of the logarithm of spent over expected.
 
     Returns:
         Factors, (...).
@@ -138,7 +139,9 @@ def cost_factor(spent: Doubles, expected: Doubles, elasticity: float, shift: flo
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.log(np.asarray(spent) / np.asarray(expected))
     known = np.isfinite(ratio)
-    factor: Doubles = np.exp(shift + elasticity * np.clip(np.where(known, ratio, 0.0), -_FURTHEST, _FURTHEST))
+    moved = np.clip(np.where(known, ratio, 0.0), -COST_REACH, COST_REACH)
+    # Nor does what is learned at the edges foretell more than the answer itself can say.
+    factor: Doubles = np.exp(shift + np.clip((elasticity + curvature * moved) * moved, -COST_REACH, COST_REACH))
     return np.where(known, factor, 1.0)
 
 

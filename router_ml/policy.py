@@ -32,10 +32,11 @@ class Knobs:
     """What the operator sets and the bundle tuned.
 
     `quality` is the share of the best tier's quality to keep, `shadow_price` the quality per unit of cost that keeps
-    it, `price_unit` that unit: a USD, or the cost of the dearest tier's answer to the same request. `explore_up` is the
-    share of requests sent to a dearer tier, `max_attempts` the first attempt included. `safe_tier` answers what the
-    model has never seen the like of; `best_tier` stands in when that one may not answer. With `spread` (K, K) the
-    answers are judged, and plans of two attempts are among the choices; None: one tier is chosen, and only rules judge.
+    it at the ladder's prices, `price_unit` that unit: where it is "relative", the cost of the dearest tier's answer to
+    the same request, else a USD. `explore_up` is the share of requests sent to a dearer tier, `max_attempts` the first
+    attempt included. `safe_tier` answers what the model has never seen the like of; `best_tier` stands in when that one
+    may not answer. With `spread` (K, K) the answers are judged, and plans of two attempts are among the choices; None:
+    one tier is chosen, and only rules judge.
     """
 
     quality: float

@@ -64,7 +64,7 @@ class Router:
         self._columns = None if columns == list(range(len(columns))) else np.array(columns)
         plans = bundle.policy.plans
         self._spread = None if plans is None else tuple(tuple(plans.spread[s][t] for t in columns) for s in columns)
-        self.knobs = _knobs(bundle, policy, exploration, self._spread)
+        self.knobs = _knobs(bundle, policy, exploration, self._spread, self.ladder)
         # Clients ask for a few qualities again and again.
         self._knobs_of = lru_cache(maxsize=_REMEMBERED_QUALITIES)(self._knobs_at)
         bounds = bundle.policy.bounds
@@ -121,7 +121,7 @@ class Router:
         started = time.perf_counter()
         knobs = self.knobs if quality is None else self._knobs_of(quality)
         view = view_of(request)
-        features = featurize(request, view=view)
+        features = featurize(request, view=view, bag=self.bundle.reads_bag)
         scores = self.bundle.score(features)
         choice = decide(
             scores if self._columns is None else self._in_order(scores, self._columns),
@@ -159,7 +159,7 @@ class Router:
         case = self._contexts.get(request.use_case or "", _ANY)
         now = Circumstances(unhealthy=circumstances.unhealthy, allowed=circumstances.allowed)
         context = Context(allowed=case.allowed, now=now)
-        mask, _ = eligible(needs_of(request, featurize(request)), self.ladder, context)
+        mask, _ = eligible(needs_of(request, featurize(request, bag=False)), self.ladder, context)
         names = self.ladder.names
         tiers, propensity = beside(background, self.ladder.index(first), mask)
         drawn = {name: p for name, p in zip(names, propensity, strict=True) if p > 0.0}
@@ -208,7 +208,7 @@ class Router:
             asked, _, scores = basis
             return asked, scores
         asked = view_of(request)
-        return asked, self.bundle.score(featurize(request, view=asked))
+        return asked, self.bundle.score(featurize(request, view=asked, bag=self.bundle.reads_bag))
 
     def _verdict(self, chances: Mapping[str, float], name: str, spent: float, decision: Decision | None) -> Verdict:
         """Keep or refuse an answer of tier `name` by the stopping rule: what it cost is sunk, the next one is not.
@@ -237,7 +237,9 @@ class Router:
         if plans is None or plans.elasticity is None or plans.shift is None:
             return 1.0
         s, t = ladder.index(name), ladder.index(then)
-        return float(cost_factor(np.array(spent), np.array(expected), plans.elasticity[s][t], plans.shift[s][t]))
+        bend = 0.0 if plans.curvature is None else plans.curvature[s][t]
+        now, before = np.array(spent), np.array(expected)
+        return float(cost_factor(now, before, plans.elasticity[s][t], plans.shift[s][t], bend))
 
     def _judges_at(self, quality: float) -> bool:
         return self.bundle.policy.operating(quality, attempts=self.knobs.max_attempts)[1]
@@ -264,7 +266,9 @@ class Router:
         if not 0.0 < quality <= 1.0:
             hint = f" (did you mean {quality / 100:g}?)" if 1.0 < quality <= 100.0 else ""
             raise RequestError(f"quality: expected a share in (0, 1], got {quality:g}{hint}", param="quality")
-        price, judged = self.bundle.policy.operating(quality, attempts=self.knobs.max_attempts)
+        policy = self.bundle.policy
+        price, judged = policy.operating(quality, attempts=self.knobs.max_attempts)
+        price *= policy.price_scale(self.ladder)
         return replace(self.knobs, quality=quality, shadow_price=price, spread=self._spread if judged else None)
 
     def _decision(
@@ -319,13 +323,15 @@ def _agreed(bundle: Bundle, ladder: Ladder | None) -> Ladder:
     return ladder
 
 
-def _knobs(bundle: Bundle, policy: PolicySettings, exploration: ExplorationSettings, spread: Spread | None) -> Knobs:
+def _knobs(
+    bundle: Bundle, policy: PolicySettings, exploration: ExplorationSettings, spread: Spread | None, ladder: Ladder
+) -> Knobs:
     if policy.safe_tier is not None:
         _require_tiers("policy.safe_tier", (policy.safe_tier,), bundle)
     price, judged = bundle.policy.operating(policy.quality, attempts=policy.max_attempts)
     return Knobs(
         quality=policy.quality,
-        shadow_price=price,
+        shadow_price=price * bundle.policy.price_scale(ladder),
         explore_up=exploration.up,
         max_attempts=policy.max_attempts,
         safe_tier=policy.safe_tier or bundle.policy.best_tier,

@@ -6,7 +6,9 @@ together, and so do MMLU and MMLU-Pro. Then the left-out table is routed between
 Gain over random at equal cost is measured twice. In calls, where every call of the dear model costs the same, it is
 APGR - 0.5: a random router has 0.5. In USD, it is how far the curve of quality over cost lies above the straight line
 from always-cheapest to always-best, the random mix, on average over all costs between the two; its unit is quality.
-Both musts are about the lower end of the interval.
+The curve is that of the policy as its price per call or per USD is lowered: by what a request gains where all calls
+cost the same, by what it gains per USD that it is expected to cost at the pair's list prices where they do not. Both
+musts are about the lower end of the interval.
 """
 
 from __future__ import annotations
@@ -19,15 +21,17 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.quality.protocols import Protocol, ladder_of
 from benchmarks.quality.result import Result, lower_end, row_of
 from benchmarks.results_file import Row
 from router_ml.cli.output import table
 from router_ml_training.dataset import Dataset, build_dataset
 from router_ml_training.default_bundle import PUBLIC, learn_from, public_tables
 from router_ml_training.evaluation.bootstrap import statistic_figure
-from router_ml_training.evaluation.curves import Sweep, share_sweep
+from router_ml_training.evaluation.curves import Sweep, price_sweep, share_sweep
 from router_ml_training.evaluation.metrics import METRICS, Figure
 from router_ml_training.evaluation.outcomes import Outcomes, Points
+from router_ml_training.frontier import expected_cost
 from router_ml_training.simulate.outcomes import load_outcomes
 from router_ml_training.simulate.policies import simulate_log
 
@@ -88,7 +92,9 @@ def run(folder: Path, *, draws: int = 1000) -> Result:
         for left_out in (one for one in LEFT_OUT if one.without == without):
             dataset = _read(folder, left_out)
             adequacy = model.predict(model.encoder.encode(dataset))
-            found.append(_measured(left_out, dataset, adequacy, trained.learner, draws))
+            tokens = trained.tokens.predict(model.encoder.encode(dataset))
+            cost = expected_cost(dataset, tokens, ladder_of(_protocol(left_out), folder))
+            found.append(_measured(left_out, dataset, adequacy, cost, trained.learner, draws))
     return Result(("M",), _text(found), tuple(row for one in found for row in _rows(one)))
 
 
@@ -106,10 +112,17 @@ def _read(folder: Path, left_out: LeftOut) -> Dataset:
     return build_dataset(simulate_log(pair, "full", rng=np.random.default_rng(0)), pair.tiers)
 
 
-def _measured(left_out: LeftOut, dataset: Dataset, adequacy: F64, learner: str, draws: int) -> Measured:
+def _protocol(left_out: LeftOut) -> Protocol:
+    return Protocol("M", "cold start", left_out.name, left_out.small, left_out.large, "folds")
+
+
+def _measured(
+    left_out: LeftOut, dataset: Dataset, adequacy: F64, expected_usd: F64, learner: str, draws: int
+) -> Measured:
     outcomes = Outcomes(dataset.quality, dataset.cost_usd, best=1)
     quality, cost = outcomes.quality.mean(axis=0), outcomes.cost.mean(axis=0)
-    sweep = share_sweep(adequacy[:, 1] - adequacy[:, 0], rng=np.random.default_rng(0))
+    by_need = share_sweep(adequacy[:, 1] - adequacy[:, 0], rng=np.random.default_rng(0))
+    by_usd = price_sweep(adequacy, expected_usd, rng=np.random.default_rng(0), floor=-np.inf)
 
     def figure(swept: Sweep, *, usd: bool, draws: int) -> Figure:
         def of(weights: F64) -> F64:
@@ -125,8 +138,8 @@ def _measured(left_out: LeftOut, dataset: Dataset, adequacy: F64, learner: str, 
         learner,
         g=float(1 - quality[0] / quality[1]),
         r=float(cost[0] / cost[1]),
-        calls=figure(sweep, usd=False, draws=draws),
-        usd=figure(sweep, usd=True, draws=draws),
+        calls=figure(by_need, usd=False, draws=draws),
+        usd=figure(by_usd, usd=True, draws=draws),
         oracle=figure(best, usd=False, draws=0).value or 0.0,
     )
 

@@ -52,7 +52,7 @@ PROTOCOLS: Mapping[str, str] = {
     "steering": "benchmarks.quality.steering:run",
 }
 # Longest first, or the last one leaves a core idle. What is not listed is short.
-LONGEST_FIRST = ("cascades", "loop", "certificates", "cold_start", "censored", "pairs", "onboarding")
+LONGEST_FIRST = ("loop", "cascades", "certificates", "censored", "pairs", "onboarding")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

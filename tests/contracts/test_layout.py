@@ -36,7 +36,6 @@ TESTED_ELSEWHERE: dict[str, tuple[str, ...]] = {
     # Pictures and the table of strategies: seen in the page.
     "tests/training/test_evaluation_report.py": (
         "router_ml_training.evaluation.canvas",
-        "router_ml_training.evaluation.figures",
         "router_ml_training.evaluation.strategies",
     ),
     # One file for the commands that learn and measure: they share their arguments and their workbench.

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.quality.attacks import ATTACKS, DOWN, UP, lying_feature, reworded, with_words
-from benchmarks.quality.steering_effects import Looks, effect_of, looks_of, router_of
+from benchmarks.quality.steering_effects import Looks, decided, effect_of, looks_of, router_of
 from benchmarks.quality.steering_words import search, vocabulary
 from router_ml.bundle import ManifestDraft, TrainedOn, default_bundle_path, load_bundle, write_bundle
 from router_ml.features import featurize
@@ -66,19 +66,19 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Field:
     return Field(routers, test, learned.requests, before)
 
 
-# Shares of decisions that may flip down and up: what was measured, and about as much again. The default bundle looks at
-# lengths only, which padding makes greater: it sends such a prompt to the dear tier, never to the cheap one.
+# Shares of decisions that may flip down and up: what was measured, and about as much again; none where the canonical
+# form stays what it is.
 LINEAR = {
     "pasted instructions, small": (0.08, 0.08),
     "pasted instructions, large": (0.08, 0.08),
-    "whitespace": (0.05, 0.10),
+    "whitespace": (0.0, 0.0),
     "filler sentences": (0.05, 0.20),
-    "repeated punctuation": (0.05, 0.15),
+    "repeated punctuation": (0.05, 0.05),
     "long quotation": (0.10, 0.10),
-    "base64": (0.05, 0.85),
-    "look-alike letters": (0.25, 0.08),
-    "full-width letters": (0.10, 0.70),
-    "zero-width joiners": (0.25, 0.08),
+    "base64": (0.10, 0.10),
+    "look-alike letters": (0.0, 0.0),
+    "full-width letters": (0.0, 0.0),
+    "zero-width joiners": (0.0, 0.0),
     "upper case": (0.08, 0.05),
     "leetspeak": (0.18, 0.08),
     "transcript of 300 turns": (0.22, 0.05),
@@ -99,6 +99,17 @@ def test_an_attack_on_a_trained_bundle_flips_no_more_decisions_than_it_did(field
 @pytest.mark.parametrize("attack", [name for name in ATTACKS if ("default", name) not in KNOWN_WEAKNESS])
 def test_an_attack_on_the_default_bundle_hardly_flips_a_decision_down(field: Field, attack: str) -> None:
     assert field.flips("default", ATTACKS[attack])[0] <= 0.05
+
+
+@pytest.mark.parametrize("attack", ["whitespace", "full-width letters", "zero-width joiners"])
+def test_what_cannot_be_seen_changes_neither_chances_nor_prices(field: Field, attack: str) -> None:
+    for router in field.routers.values():
+        for i, request in enumerate(field.test.requests[:50]):
+            plain, attacked = (
+                decided(router, one) for one in (request, ATTACKS[attack](request, np.random.default_rng(i)))
+            )
+            assert attacked.adequacy == plain.adequacy
+            assert attacked.expected_cost_usd == plain.expected_cost_usd
 
 
 def test_two_words_that_the_bundle_itself_helped_to_choose_flip_few_decisions_and_random_ones_hardly_any(

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from router_ml.ladder import Ladder, Tier
 from router_ml.manifest import FeatureBounds, FrontierPoint, ManifestDraft, PolicySpec
 
 TIERS = [
@@ -81,6 +82,21 @@ def test_a_policy_from_before_there_were_plans_is_read_as_it_was() -> None:
     spec = policy(frontier=[point])
     assert spec.plans is None
     assert spec.operating(0.97) == (5.0, False)
+
+
+def test_a_typical_price_means_the_same_share_of_a_typical_answer_at_any_prices() -> None:
+    dearer = [
+        {**tier, "input_usd_per_mtok": 30.0 * (i + 1), "output_usd_per_mtok": 90.0} for i, tier in enumerate(TIERS)
+    ]
+    there = policy(tiers=dearer).ladder
+    typical = policy(price_unit="typical")
+    own, theirs = (one.tiers[-1].typical_cost_usd for one in (typical.ladder, there))
+    assert typical.price_scale(there) == pytest.approx(own / theirs)
+    assert typical.price_scale(typical.ladder) == 1.0
+    for unit in ("usd", "relative"):
+        assert policy(price_unit=unit).price_scale(there) == 1.0
+    free = [{**tier, "input_usd_per_mtok": 0.0, "output_usd_per_mtok": 0.0} for tier in TIERS]
+    assert typical.price_scale(Ladder.of([Tier.model_validate(tier) for tier in free])) == 1.0
 
 
 def test_the_same_policy_is_the_same_bytes_in_every_process() -> None:

@@ -110,6 +110,12 @@ def test_what_an_answer_cost_moves_what_the_next_is_expected_to_cost() -> None:
     assert factor[4] == pytest.approx(1.1 * np.exp(1.5))
 
 
+def test_the_next_cost_may_bend_with_the_first_but_goes_no_further_than_an_answer_can_say() -> None:
+    spent, expected = np.exp(np.array([1.0, -1.0, 50.0, -50.0])), np.ones(4)
+    factor = cost_factor(spent, expected, 0.5, 0.0, 0.25)
+    assert factor == pytest.approx(np.exp([0.75, -0.25, 3.0, 0.75]))
+
+
 @given(
     st.lists(st.tuples(units, costs, st.booleans()), min_size=2, max_size=10),
     st.floats(0, 1),

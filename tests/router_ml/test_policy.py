@@ -264,12 +264,12 @@ def test_what_the_prompt_cache_holds_makes_its_tier_cheaper_and_leaving_it_deare
     scores = Scores(np.array([0.7, 0.75]), np.full(2, 100.0), 10_000.0)
 
     def chosen(unit: Any, **now: Any) -> Choice:
-        price = 10.0 if unit == "usd" else 0.2
+        price = 0.2 if unit == "relative" else 10.0
         tuned = knobs(2, shadow_price=price, price_unit=unit)
         context = Context(now=Circumstances(**now))
         return decide(scores, pair, tuned, NEEDS, context, np.random.default_rng(0), in_distribution=True)
 
-    for unit in ("usd", "relative"):
+    for unit in ("usd", "relative", "typical"):
         cold, warm = chosen(unit), chosen(unit, warm="t1", warm_tokens=10_000)
         assert (cold.index, warm.index) == (0, 1)
         assert cold.expected_cost_usd[0] == warm.expected_cost_usd[0]

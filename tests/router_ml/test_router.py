@@ -91,6 +91,24 @@ def test_the_quality_asked_for_sets_the_shadow_price(make_bundle: Make) -> None:
     assert route(router, LONG, quality=1.0).tier == "large"
 
 
+@pytest.mark.parametrize("quality", [0.97, 0.5])
+def test_a_typical_price_follows_the_ladder_and_one_in_usd_does_not(
+    make_bundle: Make, build_policy: Build, quality: float
+) -> None:
+    bundle = load_bundle(make_bundle(policy=build_policy(price_unit="typical")))
+    prices = ("input_usd_per_mtok", "output_usd_per_mtok")
+    dearer = Ladder.of(
+        [tier.model_copy(update={name: 10 * getattr(tier, name) for name in prices}) for tier in bundle.ladder]
+    )
+    for settings_, asked in ((PolicySettings(quality=quality), {}), (PolicySettings(), {"quality": quality})):
+        here, there = (Router(bundle, settings_, NO_EXPLORATION, {}, one) for one in (bundle.ladder, dearer))
+        for request in (SHORT, LONG):
+            before, after = route(here, request, **asked), route(there, request, **asked)
+            assert after.threshold == pytest.approx(before.threshold / 10)
+            assert after.utility == pytest.approx(before.utility)
+            assert after.tier == before.tier
+
+
 @pytest.mark.parametrize(("quality", "message"), [(97, "did you mean 0.97?"), (0, "got 0"), (float("nan"), "got nan")])
 def test_a_quality_that_is_no_share_is_refused(make_bundle: Make, quality: float, message: str) -> None:
     with pytest.raises(RequestError) as caught:

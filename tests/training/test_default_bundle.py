@@ -64,11 +64,22 @@ def test_the_log_is_priced_by_the_ladder_and_dated_by_nobody() -> None:
 def test_the_recipe_learns_that_long_prompts_need_the_dearer_tier() -> None:
     trained, dataset = learn_from([halves(table())])
     assert trained.learner == "length"
-    assert trained.policy.price_unit == "relative"
+    assert trained.policy.price_unit == "typical"
     model = trained.competition.winner
     p = model.predict(model.encoder.encode(dataset))
     need, length = p[:, 1] - p[:, 0], dataset.input_tokens
     assert need[length > 40].mean() > need[length < 20].mean() + 0.2
+
+
+def test_answers_are_expected_to_be_as_long_as_those_of_the_mean_table() -> None:
+    short = halves(table())
+    long = outcome_table(
+        short.frame.head(200).with_columns(pl.col("prompt") + " again", pl.col("output_tokens") * 3),
+        dict(zip(short.tiers, short.models, strict=True)),
+    )
+    trained, dataset = learn_from([short, long])
+    lengths = trained.tokens.predict(trained.competition.winner.encoder.encode(dataset))
+    np.testing.assert_allclose(lengths, np.tile([300.0, 800.0], (len(dataset), 1)), rtol=1e-5)
 
 
 def test_a_missing_table_is_named(tmp_path: Path) -> None:

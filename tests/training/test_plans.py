@@ -178,9 +178,11 @@ def test_the_cost_of_one_answer_foretells_the_next_as_measured() -> None:
     rng = np.random.default_rng(0)
     expected = np.tile([1e-4, 2e-3], (20_000, 1))
     length = rng.normal(0, 0.5, 20_000)
-    spent = expected * np.exp(np.stack([length, 0.6 * length + rng.normal(0, 0.2, 20_000)], axis=1))
+    bent = 0.6 * length + 0.2 * length**2
+    spent = expected * np.exp(np.stack([length, bent + rng.normal(0, 0.2, 20_000)], axis=1))
     update = fit_cost_update(spent, expected)
     assert update.elasticity[0, 1] == pytest.approx(0.6, abs=0.02)
+    assert update.curvature[0, 1] == pytest.approx(0.2, abs=0.02)
     later = update.later(expected, spent, expected)
     assert later[:, 0, 1].mean() == pytest.approx(spent[:, 1].mean())
     assert np.corrcoef(later[:, 0, 1], spent[:, 1])[0, 1] > 0.75
@@ -190,7 +192,7 @@ def test_the_cost_of_one_answer_foretells_the_next_as_measured() -> None:
 
 def test_an_answer_far_longer_than_expected_makes_escalation_too_dear() -> None:
     judged, _ = by_hand()
-    update = CostUpdate(np.array([[0.0, 1.0], [0.0, 0.0]]), np.zeros((2, 2)))
+    update = CostUpdate(np.array([[0.0, 1.0], [0.0, 0.0]]), np.zeros((2, 2)), np.zeros((2, 2)))
     spent = np.array([[0.1, np.nan], [0.5, np.nan], [0.1, np.nan], [0.1, np.nan]])
     later = update.later(judged.cost, spent, judged.cost)
     assert later[1, 0, 1] == pytest.approx(5.0)
@@ -200,11 +202,16 @@ def test_an_answer_far_longer_than_expected_makes_escalation_too_dear() -> None:
 
 def test_what_was_measured_goes_into_the_policy_and_comes_back() -> None:
     judged, _ = by_hand()
-    update = CostUpdate(np.array([[0.0, 0.7], [0.0, 0.0]]), np.array([[0.0, 0.1], [0.0, 0.0]]))
+    elasticity, shift, curvature = (np.array([[0.0, value], [0.0, 0.0]]) for value in (0.7, 0.1, -0.2))
+    update = CostUpdate(elasticity, shift, curvature)
     spec = Judged(judged.adequacy, judged.cost, judged.posterior, judged.spread, None, update).spec()
     again = CostUpdate.of(spec)
     assert again is not None
     assert (np.array(spec.spread) == judged.spread).all()
     assert (again.elasticity == update.elasticity).all()
     assert (again.shift == update.shift).all()
+    assert (again.curvature == update.curvature).all()
+    older = CostUpdate.of(spec.model_copy(update={"curvature": None}))
+    assert older is not None
+    assert not older.curvature.any()
     assert CostUpdate.of(judged.spec()) is None

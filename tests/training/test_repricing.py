@@ -63,6 +63,8 @@ def test_a_carried_policy_takes_the_same_decisions() -> None:
     np.testing.assert_array_equal(after, before)
     relative = carried_over(POLICY.model_copy(update={"price_unit": "relative"}), new)
     assert relative.frontier == POLICY.frontier
+    typical = carried_over(POLICY.model_copy(update={"price_unit": "typical"}), new)
+    assert typical.frontier == carried.frontier
 
 
 def test_where_the_order_of_tiers_turns_plans_are_dropped_and_single_attempts_keep_the_quality() -> None:

@@ -60,6 +60,11 @@ def test_costs_relative_to_the_dearest_answer(world: Any) -> None:
     scored = Scored(data, np.full((2, 2), 0.5), np.array([[0.1, 0.4], [0.0, 0.0]]))
     assert scored.cost_in("usd") is scored.cost_usd
     np.testing.assert_array_equal(scored.cost_in("relative"), [[0.25, 1.0], [0.0, 0.0]])
+    np.testing.assert_array_equal(scored.cost_in("typical"), scored.cost_usd)
+    elsewhere = replace(scored, price_scale=0.5)
+    np.testing.assert_array_equal(elsewhere.cost_in("typical"), scored.cost_usd / 2)
+    assert elsewhere.cost_in("usd") is scored.cost_usd
+    assert elsewhere.rows(np.array([1])).price_scale == 0.5
 
 
 def told(world: Any, tells: float, n: int = 600) -> Scored:

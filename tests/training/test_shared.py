@@ -13,6 +13,8 @@ from router_ml_training.dataset import Dataset
 from router_ml_training.encoder import fit_encoder
 from router_ml_training.learners.constant import ConstantHead
 from router_ml_training.learners.linear import LinearHead
+from router_ml_training.learners.logistic import logistic
+from router_ml_training.learners.protocol import Fit
 from router_ml_training.shared import fit_shared, one_outcome_each
 
 FORMS: tuple[Form, ...] = ("shared", "shared")
@@ -34,6 +36,33 @@ def test_a_tier_is_told_what_the_other_one_saw(world: Any) -> None:
     easy, hard = logit[difficulty == 0].mean(), logit[difficulty == 4].mean()
     # No hard request was ever answered by the small tier.
     assert easy > hard + 0.3
+
+
+def test_the_heads_are_those_of_one_problem_with_copied_columns(world: Any) -> None:
+    log, _ = by_difficulty(world, 400, 1)
+    design, lessons = fit_encoder(log, curved=False, latent=False).encode(log), first_lessons(log, FORMS)
+    rows = np.concatenate([one.rows for one in lessons])
+    tier = np.repeat([0, 1], [len(one.rows) for one in lessons])
+    common = np.hstack((design.words[rows].toarray(), design.scaled[rows] * 0.1))
+    own = [common * 0.2 * (tier == t)[:, None] for t in (0, 1)]
+    levels = np.eye(2)[tier] * 3.0
+    target, weight = (np.concatenate([getattr(one, name) for one in lessons]) for name in ("target", "weight"))
+    problem = Fit(design, target, weight, rows, 0)
+    (shared, first, second, level), intercept = logistic((common, *own, levels), problem, c=0.5) or ([], 0.0)
+    for t, (head, deviation) in enumerate(zip(fit_shared(design, lessons, seed=0), (first, second), strict=True)):
+        everyone = np.hstack((design.words.toarray(), design.scaled * 0.1))
+        expected = everyone @ (shared + 0.2 * deviation) + intercept + 3.0 * level[t]
+        np.testing.assert_allclose(head.logit(design), expected, atol=2e-3)
+
+
+def test_where_the_search_starts_does_not_matter(world: Any) -> None:
+    log, _ = by_difficulty(world, 600, 1)
+    design, lessons = fit_encoder(log, curved=False, latent=False).encode(log), first_lessons(log, FORMS)
+    cold = fit_shared(design, lessons, seed=0)
+    rough = fit_shared(design, lessons, seed=0, roughly=True)
+    warm = fit_shared(design, lessons, seed=0, after=rough)
+    for one, other in zip(cold, warm, strict=True):
+        np.testing.assert_allclose(one.logit(design), other.logit(design), atol=2e-3)
 
 
 def test_one_class_gives_constants(world: Any) -> None:

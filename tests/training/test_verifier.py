@@ -75,6 +75,7 @@ def test_a_tier_with_few_answers_shares_the_head_of_all(judged_world: Dataset) -
         judged_world,
         tiers=("small", "medium", "large"),
         quality=quality,
+        cost_usd=np.tile([1e-4, 3e-4, 1e-3], (600, 1)),
         escalated=np.zeros(quality.shape, np.bool_),
         answers=replace(answers, tier=tier),
     )

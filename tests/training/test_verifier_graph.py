@@ -26,7 +26,8 @@ def three(judged_world: Dataset) -> Dataset:
     escalated = np.zeros(quality.shape, np.bool_)
     escalated[:, 2] = True
     answers = replace(judged_world.answers, tier=np.where(np.arange(600) < 520, 0, 1))
-    return replace(judged_world, tiers=NAMES, quality=quality, escalated=escalated, answers=answers)
+    cost = np.tile([1e-4, 3e-4, 1e-3], (600, 1))
+    return replace(judged_world, tiers=NAMES, quality=quality, cost_usd=cost, escalated=escalated, answers=answers)
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,22 @@ def before() -> np.ndarray:
 def test_the_graph_passes_its_gate(three: Dataset, model: VerifierModel, before: np.ndarray) -> None:
     graph = verifier_to_onnx(model)
     assert check_verifier(graph, model, three.answers, before, np.random.default_rng(0)) < 1e-5
+
+
+def test_heads_of_pairs_are_drawn_beside_those_of_tiers(three: Dataset, before: np.ndarray) -> None:
+    # The medium tier's answers are too few for heads of a pair, so one pair of two has them.
+    rng = np.random.default_rng(2)
+    quality = (rng.random((600, 3)) < [0.4, 0.6, 0.9]).astype(float)
+    quality[:, 0] = three.quality[:, 0]
+    known = replace(three, quality=quality, escalated=np.zeros(quality.shape, np.bool_))
+    found = cross_fit_verifier(known, before, seed=0)
+    assert found is not None
+    assert {pair[0] for pair in found.model.gains} == {0}
+    graph = verifier_to_onnx(found.model)
+    assert check_verifier(graph, found.model, three.answers, before, np.random.default_rng(0)) < 1e-5
+    silent = replace(found.model, gains={})
+    with pytest.raises(ParityError, match="not the trained one"):
+        check_verifier(graph, silent, three.answers, before, np.random.default_rng(0))
 
 
 def test_another_verifier_does_not_pass(three: Dataset, model: VerifierModel, before: np.ndarray) -> None:

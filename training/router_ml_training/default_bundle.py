@@ -7,6 +7,10 @@ half of its models stands for the small tier and the dearer half for the large o
 models happens to get right says little about another pair. For the same reason only the length of a prompt is looked
 at. Words tell the tables apart rather than the requests: with one table left out at a time, a model of words loses to
 length on the tables that were left out (`benchmarks/quality/cold_start.py` measures the recipe that way).
+
+Nor is it learned how long an answer will be: what words tell of it in some tables is mostly wrong of another. Every
+answer is expected to be as long as those of the mean table, so that what is expected to differ between requests in cost
+is what is known of them, the length of the prompt.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ import polars as pl
 
 from router_ml.bundle import ManifestDraft, TrainedOn, write_bundle
 from router_ml.errors import DataError, RouterError
+from router_ml.features import DENSE_NAMES
 from router_ml.ladder import CATALOGUE, Ladder, Tier
 from router_ml.schema import Interaction
 from router_ml_training.assessment import assess
@@ -35,6 +40,7 @@ from router_ml_training.pipeline import LIBRARIES, metrics_of
 from router_ml_training.settings import TrainingSettings
 from router_ml_training.simulate.outcomes import OutcomeTable, load_outcomes, outcome_table
 from router_ml_training.simulate.policies import simulate_log
+from router_ml_training.tokens import TokenModel
 
 __all__ = ["PUBLIC", "PublicTable", "halves", "interactions", "ladder", "learn_from", "main", "public_tables"]
 
@@ -139,7 +145,15 @@ def learn_from(tables: Sequence[OutcomeTable]) -> tuple[Trained, Dataset]:
     """Learn as for the default bundle from some tables of two tiers."""
     prices = ladder()
     dataset = replace(build_dataset(interactions(tables, prices), prices.names), simulated=False)
-    return learn(dataset, prices, TrainingSettings(learners=_LEARNERS), price_unit="relative"), dataset
+    settings = TrainingSettings(learners=_LEARNERS)
+    return learn(dataset, prices, settings, price_unit="typical", tokens=_mean_lengths(tables)), dataset
+
+
+def _mean_lengths(tables: Sequence[OutcomeTable]) -> TokenModel:
+    # Traffic is one table more, whatever it is: every table counts the same, however long it is.
+    tokens = np.mean([table.output_tokens.mean(axis=0) for table in tables], axis=0)
+    weights = np.zeros((len(DENSE_NAMES), len(tokens)), np.float32)
+    return TokenModel(weights, np.log(np.maximum(tokens, 1.0)).astype(np.float32))
 
 
 def _write(trained: Trained, dataset: Dataset, tables: Sequence[OutcomeTable], out: Path) -> None:

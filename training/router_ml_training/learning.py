@@ -100,6 +100,7 @@ def learn(
     settings: TrainingSettings,
     *,
     price_unit: PriceUnit = "usd",
+    tokens: TokenModel | None = None,
     progress: Progress = lambda _: None,
 ) -> Trained:
     """Split, fit all candidates, keep one, solve its policy, export it through the parity gate.
@@ -109,6 +110,7 @@ def learn(
         ladder: Prices.
         settings: Learners, shares of the splits, seed.
         price_unit: What the policy's shadow price is per; see `PolicySpec`.
+        tokens: How long answers are expected to be; None: that is learned too.
         progress: Told what is being done, one short phrase at a time.
 
     Raises:
@@ -117,7 +119,7 @@ def learn(
     """
     split, by = split_log(dataset, ladder, settings)
     train, tune, test = (dataset.rows(rows) for rows in (split.train, split.tune, split.test))
-    fitted = fit(train, tune, ladder, settings, price_unit=price_unit, progress=progress)
+    fitted = fit(train, tune, ladder, settings, price_unit=price_unit, tokens=tokens, progress=progress)
     graph, parity = export(fitted, dataset, ladder, settings, progress=progress)
     aside = score(dataset.rows(split.certify), fitted, ladder) if len(split.certify) else None
     return trained_from(fitted, ladder, split, by, graph, parity, score(test, fitted, ladder), aside)
@@ -177,6 +179,7 @@ def fit(
     learners: Sequence[str] | None = None,
     refit: bool = False,
     price_unit: PriceUnit = "usd",
+    tokens: TokenModel | None = None,
     grow: Grow = grow_here,
     progress: Progress = lambda _: None,
 ) -> Fitted:
@@ -190,6 +193,7 @@ def fit(
         learners: Who competes; None: those of the settings.
         refit: Who wins is known: they may be fitted more quickly, see `compete`.
         price_unit: What the policy's shadow price is per.
+        tokens: How long answers are expected to be; None: that is learned too.
         grow: Where trees are grown.
         progress: Told what is being done.
 
@@ -209,8 +213,10 @@ def fit(
     )
     model = competition.winner
     fitted, held_out = competition.fitted, competition.held_out
-    tokens, lengths = cross_fit_tokens(fitted, model.encoder, seed=settings.seed, num_threads=settings.num_threads)
-    if held_out is not fitted:
+    known = tokens is not None
+    if tokens is None:
+        tokens, lengths = cross_fit_tokens(fitted, model.encoder, seed=settings.seed, num_threads=settings.num_threads)
+    if known or held_out is not fitted:
         lengths = tokens.predict(model.encoder.encode(held_out))
     progress("solving the policy")
     adequacy, cost = competition.adequacy[competition.choice.name], expected_cost(held_out, lengths, ladder)

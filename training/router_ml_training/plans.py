@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router_ml.manifest import PlanSpec
-from router_ml.plans import cost_factor, jump, plan_values
+from router_ml.plans import COST_REACH, cost_factor, jump, plan_values
 from router_ml_training.evaluation.curves import Grid, choose
 from router_ml_training.evaluation.hull import hull
 from router_ml_training.evaluation.outcomes import Floats, Ints, Outcomes
@@ -35,6 +35,8 @@ F64: TypeAlias = NDArray[np.float64]
 _SCALE = float(np.sqrt(3.0) / np.pi)
 # With fewer rows the outcomes cannot tell whether the verifier flatters itself.
 _MIN_ROWS = 100
+# How many rows the prior of a straight line is worth.
+_BEND_ROWS = 10.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,13 +45,19 @@ class CostUpdate:
 
     elasticity: F64
     shift: F64
+    curvature: F64
 
     @classmethod
     def of(cls, spec: PlanSpec) -> CostUpdate | None:
         """Return that of a policy, None where it has none."""
         if spec.elasticity is None or spec.shift is None:
             return None
-        return cls(np.array(spec.elasticity), np.array(spec.shift))
+        elasticity, shift = np.array(spec.elasticity), np.array(spec.shift)
+        return cls(elasticity, shift, np.zeros_like(shift) if spec.curvature is None else np.array(spec.curvature))
+
+    def factor(self, spent: F64, expected: F64, s: int, t: int) -> F64:
+        """Return by how much t is to be expected dearer where s cost `spent` and not `expected`, USD, (n,) each."""
+        return cost_factor(spent, expected, self.elasticity[s, t], self.shift[s, t], self.curvature[s, t])
 
     def later(self, cost: F64, spent: F64, expected: F64) -> F64:
         """Return what every tier is expected to cost once s has answered, in `[:, s]`, shape (n, K, K).
@@ -61,7 +69,7 @@ class CostUpdate:
         """
         later = np.repeat(cost[:, None], cost.shape[1], axis=1)
         for s, t in itertools.combinations(range(cost.shape[1]), 2):
-            later[:, s, t] *= cost_factor(spent[:, s], expected[:, s], self.elasticity[s, t], self.shift[s, t])
+            later[:, s, t] *= self.factor(spent[:, s], expected[:, s], s, t)
         return later
 
 
@@ -93,9 +101,10 @@ class Judged:
 
     def spec(self) -> PlanSpec:
         """Return what a policy needs to do the same."""
-        tables = [self.spread, *(() if self.update is None else (self.update.elasticity, self.update.shift))]
+        update = self.update
+        tables = [self.spread, *(() if update is None else (update.elasticity, update.shift, update.curvature))]
         rows = [tuple(map(tuple, one.tolist())) for one in tables]
-        return PlanSpec(**dict(zip(("spread", "elasticity", "shift"), rows, strict=False)))
+        return PlanSpec(**dict(zip(("spread", "elasticity", "shift", "curvature"), rows, strict=False)))
 
     def opinions(self) -> tuple[F64, F64]:
         """Return all chances that are ever weighed against each other, and their costs, (m, K) each."""
@@ -229,25 +238,29 @@ def fit_spread(adequacy: F64, posterior: F64, quality: F64, tiers: Sequence[int]
 
 
 def fit_cost_update(spent: F64, expected: F64) -> CostUpdate:
-    """Fit what the cost of one tier's answer tells of another's, by least squares of log ratios through the means.
+    """Fit what the cost of one tier's answer tells of another's, by least squares of log ratios on a parabola.
 
     Args:
         spent: What each tier's answer cost, USD, (n, K), NaN where unknown.
         expected: What it was expected to cost, USD, (n, K).
     """
     k = spent.shape[1]
-    elasticity, shift = np.zeros((k, k)), np.zeros((k, k))
+    update = CostUpdate(np.zeros((k, k)), np.zeros((k, k)), np.zeros((k, k)))
     for s, t in itertools.combinations(range(k), 2):
         known = (spent[:, [s, t]] > 0).all(axis=1) & (expected[:, [s, t]] > 0).all(axis=1)
         if known.sum() < _MIN_ROWS:
             continue
         first, then = (np.log(spent[known, i] / expected[known, i]) for i in (s, t))
-        moved = first - first.mean()
-        elasticity[s, t] = float(moved @ then / (moved @ moved + 1e-9))
-        raw = expected[known, t] * cost_factor(spent[known, s], expected[known, s], elasticity[s, t], 0.0)
+        first = np.clip(first, -COST_REACH, COST_REACH)
+        terms = np.stack((first, first**2), axis=1)
+        moved = terms - terms.mean(axis=0)
+        # A bend has to be seen: it decides most where there are fewest rows.
+        gram = moved.T @ moved + np.diag([1e-9, _BEND_ROWS])
+        update.elasticity[s, t], update.curvature[s, t] = np.linalg.solve(gram, moved.T @ (then - then.mean()))
+        raw = expected[known, t] * update.factor(spent[known, s], expected[known, s], s, t)
         # The factor is right on average, in money and not in logarithms.
-        shift[s, t] = float(np.log(spent[known, t].mean() / raw.mean()))
-    return CostUpdate(elasticity, shift)
+        update.shift[s, t] = float(np.log(spent[known, t].mean() / raw.mean()))
+    return update
 
 
 def known_posterior(adequacy: F64, posterior: F64) -> tuple[F64, NDArray[np.bool_]]:

@@ -67,6 +67,7 @@ def resolved(scored: Scored, ladder: Ladder, policy: PolicySpec) -> Solved:
         ladder: Tiers and prices.
         policy: What the shadow prices are per, and the bounds of the features.
     """
+    scored = replace(scored, price_scale=1.0)
     outcomes, rows = scored.outcomes()
     unit, complete = policy.price_unit, scored.dataset.complete
     judged = scored.judged(unit)
@@ -148,7 +149,7 @@ def carried_over(policy: PolicySpec, ladder: Ladder) -> PolicySpec:
             "outcomes are known. Until then the bundle in service goes on buying quality at the same rate per USD, "
             "but the quality it keeps may be above or below what was asked for"
         )
-    scale = factor if policy.price_unit == "usd" else 1.0
+    scale = 1.0 if policy.price_unit == "relative" else factor
     points = tuple(_scaled(point, scale) for point in policy.frontier)
     plans = policy.plans
     if ladder.names != policy.ladder.names:

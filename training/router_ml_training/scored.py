@@ -46,7 +46,8 @@ class Scored:
 
     `spent_usd` (n, K) is what each tier's answer cost as the router reckons it while it judges, see `reckoned_cost`;
     None: as it was logged. `posterior` (n, K, K) holds in `[:, s]` what the verifier says of every tier after the
-    answer of s, NaN where that answer is not known; None without a verifier.
+    answer of s, NaN where that answer is not known; None without a verifier. `price_scale` is that of the policy at the
+    prices here, see `PolicySpec.price_scale`; 1 where a policy is still to be found.
     """
 
     dataset: Dataset
@@ -54,17 +55,21 @@ class Scored:
     cost_usd: F64
     posterior: F64 | None = None
     spent_usd: F64 | None = None
+    price_scale: float = 1.0
 
     def rows(self, index: NDArray[np.int64]) -> Scored:
         """Return the rows of that index, in its order."""
         posterior = None if self.posterior is None else self.posterior[index]
         spent = None if self.spent_usd is None else self.spent_usd[index]
-        return Scored(self.dataset.rows(index), self.adequacy[index], self.cost_usd[index], posterior, spent)
+        adequacy, cost = self.adequacy[index], self.cost_usd[index]
+        return Scored(self.dataset.rows(index), adequacy, cost, posterior, spent, self.price_scale)
 
     def cost_in(self, unit: PriceUnit) -> F64:
         """Return the expected cost in the unit that a policy's shadow price is meant in, (n, K)."""
         if unit == "usd":
             return self.cost_usd
+        if unit == "typical":
+            return self.cost_usd * self.price_scale
         largest = self.cost_usd.max(axis=1, keepdims=True)
         return self.cost_usd / np.where(largest > 0, largest, 1.0)
 
@@ -186,7 +191,8 @@ def score_with_bundle(dataset: Dataset, bundle: Bundle, ladder: Ladder) -> Score
         rows = np.arange(start, min(start + _CHUNK, len(dataset)))
         adequacy[rows], tokens[rows] = bundle.score_many(dataset.features(rows))
     spent = reckoned_cost(dataset, ladder)
-    scored = Scored(dataset, adequacy, expected_cost(dataset, tokens, ladder), spent_usd=spent)
+    cost, scale = expected_cost(dataset, tokens, ladder), bundle.policy.price_scale(ladder)
+    scored = Scored(dataset, adequacy, cost, spent_usd=spent, price_scale=scale)
     if bundle.verifier is None:
         return scored
     answers = expecting(dataset.answers, tokens)

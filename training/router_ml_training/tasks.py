@@ -211,15 +211,26 @@ class _Work:
         lessons = first_lessons(part, self.forms)
         if exact(part, self.forms):
             return self._heads(part, design, lessons, self.learner)
+        heads: tuple[Head, ...] = ()
         for _ in range(_ROUNDS):
-            model = self._heads(part, design, lessons, self.draft)
+            model = self._heads(part, design, lessons, self.draft, after=heads, roughly=True)
+            heads = tuple(one.head for one in model.models)
             posterior = smoothed(part, *model.transitions(model.logits(design)))
             lessons = informed_lessons(part, self.forms, posterior)
-        return self._heads(part, design, lessons, self.learner)
+        return self._heads(part, design, lessons, self.learner, after=heads)
 
-    def _heads(self, part: Dataset, design: Design, lessons: tuple[Lesson, ...], learner: Learner) -> AdequacyModel:
+    def _heads(
+        self,
+        part: Dataset,
+        design: Design,
+        lessons: tuple[Lesson, ...],
+        learner: Learner,
+        *,
+        after: Sequence[Head] = (),
+        roughly: bool = False,
+    ) -> AdequacyModel:
         if "shared" in self.forms:
-            heads = fit_shared(design, lessons, seed=self.seed)
+            heads = fit_shared(design, lessons, seed=self.seed, after=after, roughly=roughly)
         else:
             heads = tuple(self._head(part, design, t, lesson, learner) for t, lesson in enumerate(lessons))
         models = [TierModel(form, head, Platt(1.0, 0.0)) for form, head in zip(self.forms, heads, strict=True)]

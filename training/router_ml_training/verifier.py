@@ -21,6 +21,7 @@ from router_ml_training.dataset import Dataset
 from router_ml_training.evaluation.compare import standard_error
 from router_ml_training.splits import group_folds
 from router_ml_training.verifier_encoder import AnswerDesign, AnswerEncoder, fit_answer_encoder, logits_of
+from router_ml_training.verifier_gains import Gains, fit_gain_head, gain_pairs, gains_of, with_gains
 from router_ml_training.verifier_heads import AnswerHead, Mix, Opinions, fit_answer_head, fit_mix
 
 __all__ = [
@@ -68,13 +69,17 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class VerifierModel:
-    """A fitted verifier for K tiers: a head and a mix per tier but the dearest, a transfer per pair s < t."""
+    """A fitted verifier for K tiers: a head and a mix per tier but the dearest, a transfer per pair s < t.
+
+    `gains` are heads of their own for what t adds to an answer of s, for the pairs of which enough is known.
+    """
 
     tiers: tuple[str, ...]
     encoder: AnswerEncoder
     heads: tuple[AnswerHead, ...]
     mixes: tuple[Mix, ...]
     transfers: dict[tuple[int, int], Transfer]
+    gains: Gains
 
     def posterior(self, design: AnswerDesign, adequacy: F64, tier: I64) -> F64:
         """Return what is thought of every tier after an answer, shape (m, K).
@@ -89,10 +94,10 @@ class VerifierModel:
         for s, (head, mix) in enumerate(zip(self.heads, self.mixes, strict=True)):
             rows = np.flatnonzero(tier == s)
             judged[rows] = mix.logit(head.opinions(design.rows(rows), before.rows(rows)))
-        return self.after(judged, adequacy, tier)
+        return self.after(judged, gains_of(self.gains, design, before, tier, len(self.tiers)), adequacy, tier)
 
-    def after(self, judged: F64, adequacy: F64, tier: I64) -> F64:
-        """Return the posterior (m, K) that follows from the heads' log odds `judged` (m,)."""
+    def after(self, judged: F64, gained: F64, adequacy: F64, tier: I64) -> F64:
+        """Return the posterior (m, K) that follows from the heads' log odds `judged` (m,) and gains `gained` (m, K)."""
         result = np.array(adequacy, np.float64)
         odds = logits_of(adequacy)
         for s in range(len(self.tiers) - 1):
@@ -101,7 +106,8 @@ class VerifierModel:
             result[rows, s] = v
             for t in range(s + 1, len(self.tiers)):
                 moved = judged[rows] - odds[rows, s]
-                result[rows, t] = self.transfers[s, t].chance(odds[rows, t], moved, v)
+                transferred = self.transfers[s, t].chance(odds[rows, t], moved, v)
+                result[rows, t] = with_gains(transferred, v, gained[rows, t])
         return result
 
 
@@ -186,8 +192,8 @@ def cross_fit_verifier(
     if len(answers) < _MIN_ANSWERS or len(np.unique(data.group[answers.row])) < _FOLDS:
         return None
     work = _Work(data, answers, adequacy[answers.row], seed, num_threads)
-    model, judged = work.fit()
-    posterior = model.after(judged, work.adequacy, answers.tier)
+    model, judged, gained = work.fit()
+    posterior = model.after(judged, gained, work.adequacy, answers.tier)
     gain, error = work.gain(judged)
     return Verified(model, answers, posterior, gain, error)
 
@@ -206,8 +212,8 @@ class _Work:
         n_folds = _FOLDS if len(answers) <= _FOUR_FOLDS_UP_TO else 2
         self.fold = group_folds(self.group, n_folds, np.random.default_rng(seed))
 
-    def fit(self) -> tuple[VerifierModel, F64]:
-        """Return the verifier and the held-out log odds of every answer, (m,)."""
+    def fit(self) -> tuple[VerifierModel, F64, F64]:
+        """Return the verifier, the held-out log odds of every answer, (m,), and held-out gains, (m, K)."""
         k = len(self.data.tiers)
         enough = [int((self.answers.tier == s).sum()) >= _MIN_ANSWERS for s in range(k - 1)]
         everyone = np.arange(len(self.answers))
@@ -226,7 +232,9 @@ class _Work:
             heads.append(head)
             mixes.append(mix)
         transfers = {(s, t): self._transfer(s, t, judged) for s in range(k - 1) for t in range(s + 1, k)}
-        return VerifierModel(self.data.tiers, self.encoder, tuple(heads), tuple(mixes), transfers), judged
+        gains, gained = self._gains()
+        model = VerifierModel(self.data.tiers, self.encoder, tuple(heads), tuple(mixes), transfers, gains)
+        return model, judged, gained
 
     def gain(self, judged: F64) -> tuple[float, float]:
         """Return how much log loss the answers save against the chances before, recalibrated, and its error."""
@@ -252,6 +260,28 @@ class _Work:
         return fit_answer_head(
             self.design.rows(rows), before, self.quality[rows], seed=self.seed, num_threads=self.num_threads
         )
+
+    def _gains(self) -> tuple[Gains, F64]:
+        """Return the heads for what dearer tiers add, and what they say of every answer when it is held out, (m, K)."""
+        quality = np.where(self.data.escalated, np.nan, self.data.quality)
+        tier, row = self.answers.tier, self.answers.row
+        gained = np.full((len(row), quality.shape[1]), np.nan)
+        gains = {}
+        for (s, t), rows in gain_pairs(tier, row, quality, self.data.cost_usd, seed=self.seed).items():
+            gain = quality[row[rows], t] - self.quality[rows]
+            mine = np.flatnonzero(tier == s)
+            for number in np.unique(self.fold[mine]):
+                held, rest = mine[self.fold[mine] == number], self.fold[rows] != number
+                head = self._gain(rows[rest], gain[rest]) if rest.any() else self._gain(rows, gain)
+                gained[held, t] = gains_of({(s, t): head}, *self._at(held), tier[held], quality.shape[1])[:, t]
+            gains[s, t] = self._gain(rows, gain)
+        return gains, gained
+
+    def _gain(self, rows: I64, gain: F64) -> AnswerHead:
+        return fit_gain_head(*self._at(rows), gain, seed=self.seed, num_threads=self.num_threads)
+
+    def _at(self, rows: I64) -> tuple[AnswerDesign, Opinions]:
+        return self.design.rows(rows), self.before.rows(rows)
 
     def _transfer(self, s: int, t: int, judged: F64) -> Transfer:
         mine = np.flatnonzero(self.answers.tier == s)

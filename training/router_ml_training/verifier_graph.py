@@ -18,6 +18,8 @@ from router_ml_training.learners.trees import Trees
 from router_ml_training.onnx_graph import FLOAT, INT64, GraphBuilder
 from router_ml_training.verifier import VerifierModel
 from router_ml_training.verifier_encoder import CLIP, CUT, METADATA_WEIGHT
+from router_ml_training.verifier_gains import OWN_SHARE
+from router_ml_training.verifier_heads import Mix
 
 __all__ = ["check_verifier", "posterior_by_graph", "verifier_to_onnx"]
 
@@ -28,6 +30,8 @@ _TOLERANCE = 1e-5
 _CHUNK = 500
 _MOST_ROWS = 5000
 _EXTREME = np.float32(3e38)
+# A head for gains is the mean of its two opinions.
+_MEAN = Mix(np.array([0.5, 0.5]), 0.0)
 
 
 def verifier_to_onnx(model: VerifierModel) -> bytes:
@@ -43,8 +47,9 @@ def verifier_to_onnx(model: VerifierModel) -> bytes:
     own = _row_sum(graph, graph.add("Mul", odds, answered))
     average = graph.add("ReduceMean", odds, graph.constant(np.array([1], np.int64)), keepdims=1)
     opinions = _draw_opinions(graph, model, own, average)
-    judged = _row_sum(graph, graph.add("Mul", opinions, heads))
-    posterior = _draw_posterior(graph, model, judged, odds, own, heads, answered)
+    gains = _columns(graph, opinions, k - 1, k - 1 + len(model.gains)) if model.gains else None
+    judged = _row_sum(graph, graph.add("Mul", _columns(graph, opinions, 0, k - 1), heads))
+    posterior = _draw_posterior(graph, model, judged, odds, own, heads, answered, gains)
     inputs: dict[str, tuple[int, tuple[str | int, ...]]] = {
         "dense": (FLOAT, ("n", len(ANSWER_NAMES))),
         "ids": (INT64, ("n", "l")),
@@ -116,8 +121,9 @@ def _draw_odds(graph: GraphBuilder) -> str:
 
 
 def _draw_opinions(graph: GraphBuilder, model: VerifierModel, own: str, average: str) -> str:
-    """Draw every head's mixed log odds, (n, K - 1)."""
-    heads, mixes = model.heads, model.mixes
+    """Draw every head's mixed log odds, (n, K - 1), and beside them every pair's gain, (n, G)."""
+    heads = (*model.heads, *model.gains.values())
+    mixes = (*model.mixes, *[_MEAN] * len(model.gains))
     words = graph.add("Gather", graph.constant(np.stack([head.words for head in heads], axis=1)), "ids")
     weights = graph.add("Unsqueeze", _draw_weights(graph, model), graph.constant(np.array([2], np.int64)))
     linear = graph.add(
@@ -162,7 +168,7 @@ def _draw_weights(graph: GraphBuilder, model: VerifierModel) -> str:
 
 
 def _draw_trees(graph: GraphBuilder, forests: list[Trees | None]) -> str:
-    """Draw the trees of all heads as one ensemble with a target per head, (n, K - 1)."""
+    """Draw the trees of all heads as one ensemble with a target per head, (n, K - 1 + G)."""
     tables = [(target, forest) for target, forest in enumerate(forests) if forest is not None]
     offsets = np.cumsum([0, *(int(forest.tree.max(initial=-1)) + 1 for _, forest in tables)])
     nodes = {
@@ -193,7 +199,14 @@ def _draw_trees(graph: GraphBuilder, forests: list[Trees | None]) -> str:
 
 
 def _draw_posterior(
-    graph: GraphBuilder, model: VerifierModel, judged: str, odds: str, own: str, heads: str, answered: str
+    graph: GraphBuilder,
+    model: VerifierModel,
+    judged: str,
+    odds: str,
+    own: str,
+    heads: str,
+    answered: str,
+    gains: str | None,
 ) -> str:
     k = len(model.tiers)
     parts = {
@@ -212,10 +225,29 @@ def _draw_posterior(
     mixture = graph.add("Add", graph.add("Mul", row["kept"], v), graph.add("Mul", bad, p))
     free = graph.add("Sub", graph.scalar(1.0), row["chained"])
     dearer = graph.add("Add", graph.add("Mul", row["chained"], mixture), graph.add("Mul", free, p))
+    if gains is not None:
+        dearer = _draw_gains(graph, model, dearer, v, heads, gains)
     mine = graph.add("Mul", answered, _row_sum(graph, heads))
     rest = graph.add("Sub", graph.add("Sub", graph.scalar(1.0), mine), row["dearer"])
     known = graph.add("Add", graph.add("Mul", mine, v), graph.add("Mul", row["dearer"], dearer))
     return graph.add("Add", known, graph.add("Mul", rest, "adequacy"))
+
+
+def _draw_gains(graph: GraphBuilder, model: VerifierModel, dearer: str, v: str, heads: str, gains: str) -> str:
+    """Draw the chances (n, K) of dearer tiers where a pair's head has its say in them."""
+    k, pairs = len(model.tiers), list(model.gains)
+    # Row g of `target` has a 1 in the column of its pair's dearer tier, `asked` in the row of the one that answers.
+    asked, target = np.zeros((k - 1, len(pairs)), np.float32), np.zeros((len(pairs), k), np.float32)
+    for g, (s, t) in enumerate(pairs):
+        asked[s, g] = target[g, t] = 1.0
+    speaks = graph.add("MatMul", heads, graph.constant(asked))
+    added = graph.add("MatMul", graph.add("Mul", gains, speaks), graph.constant(target))
+    transferred = graph.add("Mul", graph.add("Sub", dearer, v), graph.scalar(1.0 - OWN_SHARE))
+    mixed = graph.add("Add", graph.add("Add", v, transferred), graph.add("Mul", added, graph.scalar(OWN_SHARE)))
+    mixed = graph.add("Clip", mixed, graph.scalar(0.0), graph.scalar(1.0))
+    has = graph.add("MatMul", speaks, graph.constant(target))
+    rest = graph.add("Mul", dearer, graph.add("Sub", graph.scalar(1.0), has))
+    return graph.add("Add", rest, graph.add("Mul", mixed, has))
 
 
 def _columns(graph: GraphBuilder, tensor: str, start: int, end: int) -> str:

@@ -16,7 +16,17 @@ from router_ml.registry import require
 from router_ml_training.learners.trees import TREE_PARAMETERS, Trees, read_trees
 from router_ml_training.verifier_encoder import AnswerDesign
 
-__all__ = ["AnswerHead", "Mix", "Opinions", "fit_answer_head", "fit_mix", "ridge_logistic"]
+__all__ = [
+    "DENSE_WEIGHT",
+    "MIN_TREE_ROWS",
+    "AnswerHead",
+    "Mix",
+    "Opinions",
+    "fit_answer_head",
+    "fit_mix",
+    "ridge_logistic",
+    "tree_count",
+]
 
 F32: TypeAlias = NDArray[np.float32]
 F64: TypeAlias = NDArray[np.float64]
@@ -24,10 +34,10 @@ F64: TypeAlias = NDArray[np.float64]
 _MAX_ITERATIONS = 150
 # Inverse strength of the ridge, and the weights of columns against words; by cross-validation within training folds.
 _C = 0.5
-_DENSE_WEIGHT = 0.2
+DENSE_WEIGHT = 0.2
 # How many rows the prior of a mix of two opinions is worth.
 _PRIOR_ROWS = 10.0
-_TREE_ROWS = 200
+MIN_TREE_ROWS = 200
 _PARAMETERS: dict[str, Any] = {
     **TREE_PARAMETERS,
     "objective": "cross_entropy",  # the log loss, for targets in [0, 1]
@@ -110,9 +120,9 @@ def fit_answer_head(
         num_threads: Threads the trees may use.
     """
     own = np.stack((before.own, before.average), axis=1)
-    blocks = (design.words, design.scaled * _DENSE_WEIGHT, design.missing * _DENSE_WEIGHT, own * _DENSE_WEIGHT)
+    blocks = (design.words, design.scaled * DENSE_WEIGHT, design.missing * DENSE_WEIGHT, own * DENSE_WEIGHT)
     # A verifier that learns nothing repeats what was thought before.
-    trust = np.array([1.0, 0.0]) / _DENSE_WEIGHT
+    trust = np.array([1.0, 0.0]) / DENSE_WEIGHT
     found, intercept = ridge_logistic(
         blocks, target, centre=(None, None, None, trust), strength=(1 / _C,) * 4, start=_log_odds(target)
     )
@@ -120,9 +130,9 @@ def fit_answer_head(
     booster, start = _fit_trees(np.hstack((design.raw, before.chances)), target, seed, num_threads)
     return AnswerHead(
         words.astype(np.float32),
-        (scaled * _DENSE_WEIGHT).astype(np.float32),
-        (missing * _DENSE_WEIGHT).astype(np.float32),
-        (opinions * _DENSE_WEIGHT).astype(np.float32),
+        (scaled * DENSE_WEIGHT).astype(np.float32),
+        (missing * DENSE_WEIGHT).astype(np.float32),
+        (opinions * DENSE_WEIGHT).astype(np.float32),
         intercept,
         booster,
         None if booster is None else read_trees(booster.dump_model()),
@@ -136,6 +146,11 @@ def fit_mix(opinions: F64, target: F64, centre: Sequence[float]) -> Mix:
         (opinions,), target, centre=(np.array(centre, np.float64),), strength=(_PRIOR_ROWS,), shift_strength=1.0
     )
     return Mix(found[0], shift)
+
+
+def tree_count(n_rows: int) -> int:
+    """Return how many trees that many rows are worth."""
+    return int(np.clip(60 * np.log2(n_rows / MIN_TREE_ROWS), 40, 300))
 
 
 def ridge_logistic(
@@ -187,13 +202,12 @@ def ridge_logistic(
 
 def _fit_trees(matrix: F32, target: F64, seed: int, num_threads: int) -> tuple[Any, float]:
     start = _log_odds(target)
-    if len(target) < _TREE_ROWS:
+    if len(target) < MIN_TREE_ROWS:
         return None, start
     lightgbm = require("lightgbm", extra="training", why="train the verifier")
     parameters = {**_PARAMETERS, "seed": seed, "num_threads": num_threads}
-    n_trees = int(np.clip(60 * np.log2(len(target) / _TREE_ROWS), 40, 300))
     rows = lightgbm.Dataset(matrix, target, init_score=np.full(len(target), start), free_raw_data=True)
-    return lightgbm.train(parameters, rows, n_trees), start
+    return lightgbm.train(parameters, rows, tree_count(len(target))), start
 
 
 def _log_odds(target: F64) -> float:

@@ -34,29 +34,19 @@ def test_a_graded_target_counts_as_a_success_and_a_failure(sparse: bool) -> None
     both = LogisticRegression(C=0.5, solver="liblinear", max_iter=200, tol=1e-8)
     labels = np.repeat([1, 0], len(fit.target))
     both.fit(np.vstack((whole, whole)), labels, sample_weight=np.concatenate((success, failure)))
-    np.testing.assert_allclose(np.concatenate(coefficients), both.coef_[0], atol=2e-3)
-    assert intercept == pytest.approx(float(both.intercept_[0]), abs=2e-3)
-
-
-@pytest.mark.parametrize("n", [0, 1, 50])
-def test_blocks_side_by_side_are_those_of_scipy(n: int) -> None:
-    blocks, _ = problem(n, np.random.default_rng(1))
-    parts = [csr_array(block) for block in (*blocks, np.zeros((n, 0)))]
-    found, expected = module._side_by_side(parts), csr_array(hstack(parts, format="csr"))
-    assert found.shape == expected.shape
-    assert (found.indices.dtype, found.indptr.dtype) == (np.int32, np.int32)
-    for name in ("data", "indices", "indptr"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    np.testing.assert_allclose(np.concatenate(coefficients), both.coef_[0], atol=2e-4)
+    assert intercept == pytest.approx(float(both.intercept_[0]), abs=2e-4)
 
 
 def test_one_side_alone_teaches_nothing() -> None:
     blocks, fit = problem(30, np.random.default_rng(2))
-    alone = Fit(fit.design, np.ones(30), fit.weight, fit.group, 0, 1)
-    assert logistic(blocks, alone, c=0.5) is None
+    for target in (np.ones(30), np.zeros(30)):
+        alone = Fit(fit.design, target, fit.weight, fit.group, 0, 1)
+        assert logistic(blocks, alone, c=0.5) is None
 
 
 def test_a_long_problem_is_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MAX_ROWS", 100)
+    monkeypatch.setattr(module, "MAX_ROWS", 100)
     blocks, fit = problem(400, np.random.default_rng(3))
     chosen = module.sampled(400, 100, seed=0)
     some = Fit(fit.design, fit.target[chosen], fit.weight[chosen], fit.group[chosen], 0, 1)
