@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -59,10 +60,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _elsewhere(args: argparse.Namespace) -> str:
     """Name the command that reaches archives: the store does not know where they are."""
-    named = [f"--forget-id {id_}" for id_ in args.id or ()][:1] or [f"--forget-tenant {args.tenant}"]
-    if not args.id and (args.tenant is None or args.before is not None):
+    if args.before is not None or not (args.id or args.tenant):
         return ""
-    return f"\nWhere they were archived they still are; `router-ml archive --to URL {named[0]}` takes them out there"
+    forget = (
+        ["--forget-tenant", args.tenant] if args.tenant else [part for one in args.id for part in ("--forget-id", one)]
+    )
+    command = f"router-ml archive --to URL {shlex.join(forget)}"
+    return f"\nWhere they were archived they still are; `{command}` takes them out there"
 
 
 def _open(url: str) -> EventStore:

@@ -141,7 +141,7 @@ def _shortened(text: str, padding: _Padding) -> str:
         text = _LINE_END.sub("\n", text)
     if padding.data:
         text = _ENCODED.sub(r"\1 ", text)
-    if padding.runs and _has_runs(text):
+    if (padding.runs or padding.data) and _has_runs(text):  # white space may have come in behind data
         text = _SPACES.sub(_gap, text)
         if _has_runs(text):
             text = _SAME.sub(r"\1\1\1", text)

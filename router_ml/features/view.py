@@ -136,16 +136,18 @@ class _Asked(NamedTuple):
 
 def _asked(users: Sequence[str]) -> _Asked:
     read: list[str] = []
-    last_chars = n_chars = padding = made_ascii = 0
+    last_chars = n_chars = n_sent = padding = made_ascii = 0
     for turn in reversed(users):
         text, length = _canonical_turn(turn)
+        n_sent += len(turn.strip())
         padding += len(turn) - length
         made_ascii += text.isascii() and not turn.isascii()
         read.append(text)
         if len(read) == 1:
             last_chars = length
         n_chars += length + 1
-        if n_chars > _SHORT_TURN_CHARS:
+        # Turns of nothing but padding are short as well, and there may be any number of them.
+        if n_chars > _SHORT_TURN_CHARS or n_sent > _HEAD_SEEN + _TAIL_SEEN:
             break
     read.reverse()
     asked = "\n".join(read)
@@ -162,7 +164,10 @@ def _canonical_turn(turn: str) -> tuple[str, int]:
         return text, len(text)
     if not turn.isascii():
         rest = max(_HEAD_SEEN, len(turn) - _TAIL_SEEN)
-        turn = f"{visible(turn[:_HEAD_SEEN])}{turn[_HEAD_SEEN:rest]}{visible(turn[rest:])}"
+        looked_at = turn[:_HEAD_SEEN], turn[rest:]
+        head, tail = map(visible, looked_at)
+        if (head, tail) != looked_at:
+            turn = f"{head}{turn[_HEAD_SEEN:rest]}{tail}".strip()
         if len(turn) <= _HEAD_READ + _TAIL_READ:
             return _canonical_turn(turn)
     head, tail = canonical(turn[:_HEAD_READ]), canonical(turn[-_TAIL_READ:])

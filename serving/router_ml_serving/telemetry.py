@@ -28,7 +28,8 @@ _LATENCY_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0
 class Telemetry:
     """Counters and histograms of one service; times in seconds, money in USD.
 
-    All methods but `feedback` are called on the thread of the event loop.
+    All methods are called on the thread of the event loop, but `feedback`, which has a lock, and `reload`, which the
+    holder calls from one thread at a time.
     """
 
     def __init__(self) -> None:

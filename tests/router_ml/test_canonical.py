@@ -32,6 +32,7 @@ INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff\u00ad\u202e\u2066\U000e0041\u034f\uf
 @example("\ud800 lone \udfff surrogates")
 @example("!!!!?" * 4 + "x")
 @example("ﹱـًb")
+@example("A1" * 40 + "\n\n\nb")
 @settings(max_examples=400)
 def test_a_canonical_text_is_its_own_canonical_form(text: str) -> None:
     found = canonical(text)
@@ -169,6 +170,8 @@ def milliseconds(run: Callable[[], object]) -> float:
         "é" + "?!.,;:" * 2000,
         "аb " * 4000,
         "а" * 11_999 + "b",
+        "а " + "бв" * 6000 + "b",
+        "α b " + "σδ" * 6000 + "b",
         "²" * 12_000,
         "\ufdfa" * 12_000,
         ("A" * 59 + " ") * 200,

@@ -93,12 +93,18 @@ def test_a_tenant_is_deleted(run: Run, ids: Callable[[], list[str]]) -> None:
     assert ids() == ["other0", "other1"]
 
 
+def test_the_command_that_reaches_archives_can_be_pasted(run: Run, ids: Callable[[], list[str]]) -> None:
+    assert ids()
+    _, out, _ = run("delete", "--tenant", "R&D and sons", "--yes")
+    assert "--forget-tenant 'R&D and sons'`" in out
+
+
 def test_requests_are_deleted_by_id(run: Run, ids: Callable[[], list[str]]) -> None:
     code, out, _ = run("delete", "--id", "acme0", "--id", "other1", "--yes")
     assert code == 0
     said, elsewhere = out.splitlines()
     assert said == "deleted 3 interactions, with their feedback"
-    assert "`router-ml archive --to URL --forget-id acme0`" in elsewhere
+    assert "`router-ml archive --to URL --forget-id acme0 --forget-id other1`" in elsewhere
     assert ids() == ["other0", "acme1"]
 
 

@@ -104,6 +104,18 @@ def test_padding_makes_no_follow_up_a_question_of_its_own() -> None:
     assert view.last_chars == 8
 
 
+def test_invisible_characters_around_white_space_are_no_text() -> None:
+    text = " ".join(f"word{i}" for i in range(500))
+    padding = " " * 9000
+    assert view_of(request(user(f"\u200b{padding}{text}{padding}\u200b"))).asked == text
+
+
+def test_of_turns_that_are_padding_alone_a_bounded_number_is_read() -> None:
+    padding = [user("…" * 12_000)] * 20
+    assert view_of(request(user("the question"), *padding)).asked == "\n".join(["..."] * 5)
+    assert view_of(request(user("the question"), *padding[:2])).asked == "the question\n...\n..."
+
+
 def test_what_was_sent_is_estimated_as_it_was_and_as_it_is_read() -> None:
     words = "ab " * 100
     plain, padded = view_of(request(user(words[:-1]))), view_of(request(user(words + " " * 700)))

@@ -50,12 +50,13 @@ class _NotFound(http.server.BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-def test_a_server_that_does_not_answer_is_an_error_within_seconds() -> None:
+@pytest.mark.parametrize("scheme", ["http", "postgresql", "mysql+pymysql"])
+def test_a_server_that_does_not_answer_is_an_error_within_seconds(scheme: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, not listening: connections are refused
         began = time.monotonic()
         with pytest.raises(RouterError, match=r"cannot be reached.*tracking_uri"):
-            enter(f"http://127.0.0.1:{taken.getsockname()[1]}")
+            enter(f"{scheme}://127.0.0.1:{taken.getsockname()[1]}/db")
     assert time.monotonic() - began < 5
 
 

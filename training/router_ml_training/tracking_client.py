@@ -11,6 +11,7 @@ import http.client
 import logging
 import os
 import re
+import socket
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,8 @@ __all__ = ["WHY", "connected", "experiment_id", "find_run"]
 
 WHY = "to record training runs"
 _CONNECT_S = 3.0
+# Where the servers of the databases that MLflow knows listen, when an address does not say.
+_DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 # MLflow hands on what the libraries of object stores raise, and that some of them is not installed (ImportError).
 _ARTIFACT_STORES = ("azure", "boto3", "botocore", "google", "requests", "urllib3")
 # Drivers of databases take a password there as well.
@@ -135,6 +138,9 @@ def _reachable(uri: str) -> None:
             _ask(parts)
         elif parts.scheme == "sqlite" and parts.path.strip("/") not in ("", ":memory:"):
             Path(uri.split("://", 1)[1].removeprefix("/")).parent.mkdir(parents=True, exist_ok=True)
+        elif parts.hostname and (port := parts.port or _DATABASE_PORTS.get(parts.scheme.partition("+")[0])):
+            # MLflow itself would try again for two minutes.
+            socket.create_connection((parts.hostname, port), timeout=_CONNECT_S).close()
     except (OSError, ValueError, http.client.HTTPException) as error:
         message = (
             f"MLflow at {_shown(uri)} cannot be reached: {error or type(error).__name__}. Start it, or set [mlflow] "
