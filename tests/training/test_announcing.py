@@ -94,3 +94,11 @@ def test_a_section_that_is_wrong_is_a_warning(home: Path, caplog: pytest.LogCapt
     tell_mlflow(load_config(home / "router.toml", {}), Shelf(home / "models"))
     assert "stays where it is" in caplog.text
     assert "did you mean 'tracking_uri'" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_database_is_found_whatever_options_follow_it(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (home / "own.db").write_text("no database")
+    (home / "router.toml").write_text(f'[mlflow]\ntracking_uri = "sqlite:///{home}/own.db?timeout=5"\n')
+    tell_mlflow(load_config(home / "router.toml", {}), Shelf(home / "models"))
+    assert "waits in" in caplog.text

@@ -233,6 +233,12 @@ def test_a_tenant_and_a_request_are_forgotten_by_the_archive_too(
     assert ids() == []
 
 
+def test_where_no_day_is_nothing_passes_for_forgotten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["archive", "--to", str(tmp_path / "pats"), "--forget-tenant", "acme"]) == DataError.exit_code
+    assert "pats: no archived day is there; check --to" in capsys.readouterr().err
+    assert not (tmp_path / "pats").exists()
+
+
 def test_the_commands_say_where_else_something_is_and_take_it_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

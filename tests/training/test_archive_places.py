@@ -45,3 +45,13 @@ def test_what_is_no_parquet_is_named(place: Place, tmp_path: Path) -> None:
     place.put(KEYS[0], tmp_path / "bad")
     with pytest.raises(DataError, match="cannot be read back as Parquet"):
         place.rows(KEYS[0])
+
+
+def test_what_a_killed_run_left_half_written_goes_with_the_next(tmp_path: Path, objects: Any, part: Path) -> None:
+    folder = open_place(str(tmp_path / "past"), objects.settings)
+    folder.put(KEYS[0], part)
+    left = tmp_path / "past" / f"day=2026-11-20/.{PART}.tmp"
+    left.write_bytes(part.read_bytes()[:-1])
+    with folder.held():
+        assert not left.exists()
+        assert folder.rows(KEYS[0]) == 3

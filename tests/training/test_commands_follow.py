@@ -19,6 +19,7 @@ from router_ml.shelf import Shelf
 from router_ml.store import open_store
 from router_ml_training.retrain.following import follow
 from router_ml_training.settings import MlflowSettings
+from router_ml_training.tracking_aliases import note_champion
 from router_ml_training.tracking_registry import bundle_digest, set_alias
 from tests.training.mlflow_server import MlflowServer, Wire
 from tests.training.tracking_records import alias_version, renamed, twin
@@ -185,6 +186,22 @@ def test_what_was_promoted_here_since_stays_when_the_alias_could_not_follow(
     assert "so the alias is out of date: move it, or say --anyway" in message
     assert shelf.champion() == unknown.name
     assert run("follow", "--anyway")[1]["champion"] == made["version"]
+
+
+def test_an_alias_that_was_caught_up_with_and_left_again_is_out_of_date(
+    home: Path, run: Callable[..., Any], mlflow_local: MlflowSettings
+) -> None:
+    _, made = run("retrain")
+    set_alias("champion", made["version"], settings=mlflow_local)
+    shelf = Shelf(home / "models")
+    other = renamed(shelf.path(made["version"]), "router-2020-01-01.1", shelf.directory).name
+    shelf.promote(other, reason="by hand", now=NOW)
+    note_champion(bundle_digest(shelf.path(made["version"])), shelf)  # looked at, and refused
+    shelf.promote(made["version"], reason="by hand", now=NOW)
+    assert run("follow") == (0, {"champion": made["version"], "changed": False, "before": made["version"]})
+    shelf.promote(other, reason="by hand", now=NOW)
+    assert run("follow")[0] == 1
+    assert shelf.champion() == other
 
 
 def test_waiting_outlasts_a_server_that_is_away(

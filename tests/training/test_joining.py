@@ -58,6 +58,25 @@ def test_a_tier_that_is_never_chosen_changes_nothing(world: Any) -> None:
     assert "at 1.00 of the cost" in verdict.reason
 
 
+def test_money_counts_alike_where_the_price_is_per_typical_usd(world: Any) -> None:
+    joined = joined_of(world, 300, turbo=0.5, believed=0.88)
+    said = compare_choices(joined, OLD, quality=0.97).reason
+    joined.solved.policy = NEW.model_copy(update={"price_unit": "typical"})
+    assert compare_choices(joined, OLD, quality=0.97).reason == said
+
+
+@pytest.mark.parametrize("times", [0.01, 1.0, 100.0])
+def test_a_policy_of_other_prices_is_compared_at_those_of_today(world: Any, times: float) -> None:
+    tiers = tuple(
+        Tier(name=name, model=name, input_usd_per_mtok=price * times, output_usd_per_mtok=price * times)
+        for name, price in (("small", 1.0), ("large", 10.0))
+    )
+    frontier = (FrontierPoint(quality=0.97, shadow_price=100.0 / times, saving=0.2),)
+    old = PolicySpec(tiers=tiers, best_tier="large", price_unit="typical", frontier=frontier)
+    joined = joined_of(world, 300, turbo=0.88, believed=0.88)
+    assert compare_choices(joined, old, quality=0.97).reason == compare_choices(joined, OLD, quality=0.97).reason
+
+
 def test_too_few_complete_rows_decide_nothing(world: Any) -> None:
     verdict = compare_choices(joined_of(world, 49, turbo=0.9, believed=0.9), OLD, quality=0.97)
     assert not verdict.passed

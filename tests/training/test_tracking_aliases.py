@@ -142,6 +142,17 @@ def test_what_is_told_directly_needs_no_telling_later(shelf: Shelf, recorded: Ml
     assert alias_version("champion", settings=recorded) == C
 
 
+@pytest.mark.slow
+def test_a_wish_that_an_earlier_release_kept_is_granted(shelf: Shelf, recorded: MlflowSettings) -> None:
+    (shelf.directory / ".retrain" / "alias.json").unlink()
+    promote(shelf, B)
+    waiting(shelf).parent.mkdir(parents=True, exist_ok=True)
+    waiting(shelf).write_text(f'{{"champion": "{B}"}}')
+    tell_aliases(shelf, recorded)
+    assert alias_version("champion", settings=recorded) == B
+    assert not waiting(shelf).exists()
+
+
 def test_what_cannot_be_read_or_written_is_an_error_that_names_it(shelf: Shelf) -> None:
     waiting(shelf).parent.mkdir(parents=True)
     waiting(shelf).write_text("{")
@@ -150,6 +161,10 @@ def test_what_cannot_be_read_or_written_is_an_error_that_names_it(shelf: Shelf) 
     waiting(shelf).write_text('{"champion": {"colour": 1}}')
     with pytest.raises(RouterError, match=r"aliases\.json: cannot be read .*delete it"):
         tell_aliases(shelf, NOWHERE)
+    for content in ("[]", '{"colour": 1}'):
+        (shelf.directory / ".retrain" / "alias.json").write_text(content)
+        with pytest.raises(RouterError, match=r"alias\.json: cannot be read .*delete it"):
+            seen_champion(shelf)
     shutil.rmtree(shelf.directory / ".retrain")
     (shelf.directory / ".retrain").write_text("")
     with pytest.raises(RouterError, match=r"alias\.json: cannot be written"):

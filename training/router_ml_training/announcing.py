@@ -35,4 +35,4 @@ def tell_mlflow(config: Config, shelf: Shelf) -> None:
 
 def _has_runs(uri: str) -> bool:
     # Everybody has a database of their own by default; until something is trained it is not there.
-    return not uri.startswith(_SQLITE) or Path(uri.removeprefix(_SQLITE)).exists()
+    return not uri.startswith(_SQLITE) or Path(uri.removeprefix(_SQLITE).partition("?")[0]).exists()

@@ -19,6 +19,7 @@ from typing import Any
 from router_ml.errors import DataError, RecordError, UsageError
 from router_ml.schema import Interaction
 from router_ml.store import EventStore
+from router_ml_training.archive_lock import Renew
 from router_ml_training.archive_places import PART, Place
 from router_ml_training.frames import from_frame, write_parquet
 from router_ml_training.learning import Progress
@@ -119,7 +120,7 @@ def archive(
         for day, items in itertools.groupby(over, key=lambda item: item.ts.astimezone(UTC).date()):
             progress(f"archiving {day}")
             renew()
-            days.append(_archive_day(day, items, place))
+            days.append(_archive_day(day, items, place, renew))
         for archived in days if delete else ():
             progress(f"deleting {archived.day}")
             renew()
@@ -144,7 +145,7 @@ def forget(
 
     Raises:
         ObjectStoreError: When the storage cannot be read or written; days before that are done.
-        DataError: When an archived day cannot be read, or does not have the rows it was written with.
+        DataError: When no day is there, or one cannot be read or does not have the rows it was written with.
         UsageError: When the folder cannot be written.
         RouterError: When another archive run is at work there.
     """
@@ -154,6 +155,8 @@ def forget(
         return item.id not in meant and (tenant is None or item.tenant != tenant)
 
     days, forgotten = [], 0
+    if not place.days():  # a mistyped name must not pass for an archive that has forgotten
+        raise DataError(f"{place.name('')}: no archived day is there; check --to")
     with place.held() as renew:
         for key in place.days():
             progress(f"reading {place.name(key)}")
@@ -161,17 +164,17 @@ def forget(
             gone = sum(not stays(item) for item in _archived(place, key))
             if gone:
                 day = key.partition("/")[0].removeprefix("day=")
-                days.append(_write_day(day, key, filter(stays, _archived(place, key)), place))
+                days.append(_write_day(day, key, filter(stays, _archived(place, key)), place, renew))
                 forgotten += gone
     return Forgotten(tuple(days), forgotten)
 
 
-def _archive_day(day: date, items: Iterable[Interaction], place: Place) -> ArchivedDay:
+def _archive_day(day: date, items: Iterable[Interaction], place: Place, renew: Renew) -> ArchivedDay:
     key = _key(day)
-    return _write_day(day.isoformat(), key, _merged(_archived(place, key), items), place)
+    return _write_day(day.isoformat(), key, _merged(_archived(place, key), items), place, renew)
 
 
-def _write_day(day: str, key: str, items: Iterable[Interaction], place: Place) -> ArchivedDay:
+def _write_day(day: str, key: str, items: Iterable[Interaction], place: Place, renew: Renew) -> ArchivedDay:
     with tempfile.TemporaryDirectory(prefix="router-ml-archive-") as folder:
         file = Path(folder) / PART
         try:
@@ -180,6 +183,7 @@ def _write_day(day: str, key: str, items: Iterable[Interaction], place: Place) -
             raise UsageError(f"{file}: cannot be written ({error.strerror}); TMPDIR names another folder") from error
         written = not place.same(key, file)
         if written:
+            renew()  # a long day may have outlasted the lease: who has taken over is not to be overwritten
             place.put(key, file)
     if (found := place.rows(key)) != n_rows:
         raise DataError(f"{place.name(key)}: has {found} rows, {n_rows} were written; nothing was deleted")

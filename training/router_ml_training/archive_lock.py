@@ -29,6 +29,8 @@ Renew: TypeAlias = Callable[[], None]
 LOCK = ".archive.lock"
 # Longer than a day of the store takes; a writer that was killed keeps others away for no longer.
 _LEASE = timedelta(hours=1)
+# A lease that was given back is over by the clock of any machine.
+_ENDED = datetime.fromtimestamp(0, UTC)
 
 
 @contextmanager
@@ -57,7 +59,7 @@ def lock(directory: Path) -> Iterator[Renew]:
 
 @contextmanager
 def lease(objects: ObjectStore, clock: Clock) -> Iterator[Renew]:
-    """Hold the lease of a prefix on object storage until the end of the block; renew it between two days.
+    """Hold the lease of a prefix on object storage until the end of the block; renew it before anything is written.
 
     Args:
         objects: What is below the prefix.
@@ -83,7 +85,7 @@ def lease(objects: ObjectStore, clock: Clock) -> Iterator[Renew]:
         yield renew
     finally:
         with suppress(RouterError):  # it ends by itself
-            _taken(objects, held, holder, clock())
+            _taken(objects, held, holder, _ENDED)
 
 
 def _taken(objects: ObjectStore, before: Found | None, holder: str, until: datetime) -> Found:

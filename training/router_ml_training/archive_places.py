@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -71,8 +71,19 @@ def open_place(to: str, settings: ObjectSettings, clock: Clock = _NOW) -> Place:
 class _Folder:
     directory: Path
 
-    def held(self) -> AbstractContextManager[Renew]:
-        return lock(self.directory)
+    @contextmanager
+    def held(self) -> Iterator[Renew]:
+        with lock(self.directory) as renew:
+            self._sweep()
+            yield renew
+
+    def _sweep(self) -> None:
+        # Of runs that were killed: they hold rows that an archive may have been told to forget.
+        for left in self.directory.glob(f"day=*/.{PART}.tmp"):
+            try:
+                left.unlink(missing_ok=True)
+            except OSError as error:
+                raise UsageError(f"{left}: cannot be deleted ({error.strerror}); check its rights") from error
 
     def days(self) -> list[str]:
         found = (file.relative_to(self.directory).as_posix() for file in self.directory.glob(f"day=*/{PART}"))

@@ -177,13 +177,15 @@ def compare_choices(joined: Joined, old: PolicySpec, *, quality: float) -> Verdi
         )
         return Verdict(False, reason, len(rows))
     known = np.array([joined.ladder.index(name) for name in old.ladder.names])
-    alone = Scored(scored.dataset, scored.adequacy[:, known], scored.cost_usd[:, known])
+    scale = old.price_scale(Ladder(tuple(joined.ladder.tiers[at] for at in sorted(known))))
+    alone = Scored(scored.dataset, scored.adequacy[:, known], scored.cost_usd[:, known], price_scale=scale)
     ours, theirs = _chosen(scored, new, rows, quality), known[_chosen(alone, old, rows, quality)]
     earned, group = scored.dataset.quality[rows], scored.dataset.group[rows]
     logged = scored.dataset.cost_usd[rows]
     usd = np.where(np.isnan(logged), scored.cost_usd[rows], logged)
     (ours_kept, ours_usd), (kept, spent) = (_of(earned, usd, picked) for picked in (ours, theirs))
-    price = new.operating(quality, attempts=1)[0] if new.price_unit == "usd" else 0.0
+    per_usd = new.operating(quality, attempts=1)[0] * new.price_scale(joined.ladder)
+    price = 0.0 if new.price_unit == "relative" else per_usd
     lost, short = kept - ours_kept - price * (spent - ours_usd), kept - ours_kept
     wanted = quality * earned[:, known].mean(axis=0).max()
     faults = []

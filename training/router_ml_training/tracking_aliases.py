@@ -107,7 +107,10 @@ def seen_champion(shelf: Shelf) -> Seen | None:
         RouterError: When that cannot be read.
     """
     file = _seen_file(shelf)
-    return Seen(**_read(file)) if file.exists() else None
+    try:
+        return Seen(**_read(file)) if file.exists() else None
+    except TypeError as error:
+        raise _unreadable(file, error) from error
 
 
 def note_champion(digest: str | None, shelf: Shelf) -> None:
@@ -142,8 +145,12 @@ def _wish(version: str | None, shelf: Shelf) -> _Wish:
 def _replaced(shelf: Shelf) -> str | None:
     """Return the digest of the bundle that the champion replaced: what the alias should point at."""
     before = next((one.before for one in reversed(shelf.switches()) if one.action in ("promote", "rollback")), None)
+    return None if before in (None, DEFAULT) else _digest(before, shelf)
+
+
+def _digest(version: str, shelf: Shelf) -> str | None:
     try:
-        return None if before in (None, DEFAULT) else bundle_digest(shelf.path(before))
+        return bundle_digest(shelf.path(version))
     except (BundleError, UnknownName):
         return None
 
@@ -159,7 +166,9 @@ def _waiting(shelf: Shelf) -> _Wish | None:
         return None
     try:
         said = _read(file)["champion"]
-        return _Wish(said) if isinstance(said, str) else _Wish(**said)  # an earlier release kept the version alone
+        if isinstance(said, str):  # an earlier release kept the version alone
+            return _Wish(said, _digest(said, shelf), _replaced(shelf))
+        return _Wish(**said)
     except (KeyError, TypeError) as error:
         raise _unreadable(file, error) from error
 
@@ -199,4 +208,4 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _unreadable(file: Path, error: Exception) -> RouterError:
-    return RouterError(f"{file}: cannot be read ({error}); delete it to give up telling MLflow")
+    return RouterError(f"{file}: cannot be read ({error}); delete it: what it says of MLflow's alias is then forgotten")

@@ -190,4 +190,5 @@ def _digest_of(mlflow: Any, found: Any) -> str:
     if DIGEST in tags:
         return tags[DIGEST]
     with tempfile.TemporaryDirectory(prefix="router-ml-") as folder:
-        return bundle_digest(Path(mlflow.MlflowClient().download_artifacts(found.run_id, "bundle", folder)))
+        manifest = mlflow.MlflowClient().download_artifacts(found.run_id, f"bundle/{MANIFEST}", folder)
+        return bundle_digest(Path(manifest).parent)

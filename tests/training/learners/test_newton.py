@@ -72,5 +72,7 @@ def test_separable_rows_and_hardly_any_rows_have_a_minimum_too() -> None:
     x = np.array([[-100.0], [100.0]])
     found = minimise(Loss(Blocks.of((x,)), np.array([0.0, 1.0]), np.full(2, 1e6)))
     assert 0.0 < found[0] < 1.0
+    even = Loss(Blocks.of((np.array([[1.0], [-1.0]]),)), np.full(2, 0.5), np.ones(2))
+    np.testing.assert_array_equal(minimise(even, np.ones(1)), [0.0])
     nothing = minimise(Loss(Blocks.of((np.zeros((1, 2)),)), np.ones(1), np.ones(1)))
     np.testing.assert_array_equal(nothing, np.zeros(2))

@@ -60,6 +60,9 @@ def test_slices_and_pictures_follow_the_setting(knob: Knob) -> None:
 def test_what_the_price_means_is_said_in_its_own_unit(knob: Knob) -> None:
     setting = knob.at(0.95)
     assert setting.worth == f"A dollar is worth {setting.price:.4g} of quality here."
+    assert replace(setting, unit="typical").worth == setting.worth
+    dearer = replace(knob, scored=replace(knob.scored, price_scale=0.5))
+    assert dearer.at(0.95).price == 0.5 * setting.price
     assert replace(setting, unit="relative").worth.startswith("What the dearest tier costs for a request is worth ")
 
 

@@ -50,4 +50,9 @@ def test_what_was_not_recorded_or_is_not_there_is_said_and_nothing_is_made(tmp_p
         run_table({"v1": "run", "v2": None}, MlflowSettings(), tmp_path)
     with pytest.raises(DataError, match="There is no MLflow database at"):
         run_table({"v1": "run"}, MlflowSettings(), tmp_path)
+    (tmp_path / "there.db").write_text("no database")
+    located = MlflowSettings(tracking_uri="sqlite:///there.db?timeout=5")
+    with pytest.raises(RouterError, match="could not be used"):
+        run_table({"v1": "run"}, located, tmp_path)
+    (tmp_path / "there.db").unlink()
     assert list(tmp_path.iterdir()) == []

@@ -147,6 +147,8 @@ def minimise(loss: Loss, start: F64 | None = None, *, tolerance: float = TOLERAN
     nothing = np.zeros(loss.columns.width)
     first = float(np.linalg.norm(loss.slope(nothing, np.full(len(loss.target), 0.5))))
     begin, bends = nothing if start is None else start, _Bends(loss)
+    if first == 0.0:  # no gradient is small next to this one: nothing moves, as where outcomes cancel out
+        return nothing
     # scipy takes a first step without looking, and divides by the gradient.
     if np.linalg.norm(bends.value_and_slope(begin)[1]) <= tolerance * first:
         return begin

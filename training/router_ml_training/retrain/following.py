@@ -44,7 +44,8 @@ def follow(shelf: Shelf, settings: MlflowSettings, *, anyway: bool, now: datetim
     tell_kept(settings, shelf)
     before, found, seen = shelf.champion(), named("champion", settings=settings), seen_champion(shelf)
     moved = seen is None or seen.digest != (None if found is None else found.digest)
-    if moved:
+    agreed = found is not None and found.version == before
+    if moved or (agreed and seen is not None and seen.champion != before):
         note_champion(None if found is None else found.digest, shelf)
     if found is None:
         return Followed(None, False, before)

@@ -35,7 +35,8 @@ _DRAWS = 200
 class Setting:
     """What one setting of the knob does: `price` and `judged` are what the policy looks up for it.
 
-    The price is quality per `unit`. `mix_kept` is the share of the quality that a random mix keeps at the same cost.
+    The price is quality per USD at the prices of the requests; with the unit "relative", per cost of the dearest tier's
+    answer to the same request. `mix_kept` is the share of the quality that a random mix keeps at the same cost.
     """
 
     quality: float
@@ -49,9 +50,9 @@ class Setting:
     @property
     def worth(self) -> str:
         """What the price means, in one sentence."""
-        if self.unit == "usd":
-            return f"A dollar is worth {self.price:.4g} of quality here."
-        return f"What the dearest tier costs for a request is worth {self.price:.4g} of quality here."
+        if self.unit == "relative":
+            return f"What the dearest tier costs for a request is worth {self.price:.4g} of quality here."
+        return f"A dollar is worth {self.price:.4g} of quality here."
 
     @property
     def saving(self) -> float | None:
@@ -108,7 +109,7 @@ class Knob:
         price, judged = policy.operating(quality)
         share = dict(zip(policy.ladder.names, router.share, strict=True))
         mix = random_mix(self.outcomes, router.cost_usd).quality_kept.value
-        return Setting(quality, price, policy.price_unit, judged, router, share, mix)
+        return Setting(quality, price * self.scored.price_scale, policy.price_unit, judged, router, share, mix)
 
     def slices(self, quality: float) -> tuple[Slice, ...]:
         """Return what each part of the traffic keeps and saves at a setting."""

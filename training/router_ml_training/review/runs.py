@@ -49,10 +49,11 @@ def run_table(runs: Mapping[str, str | None], settings: MlflowSettings, folder: 
 def _located(uri: str, folder: Path) -> str:
     if not uri.startswith(_SQLITE):
         return uri
-    file = folder / uri.removeprefix(_SQLITE)
+    name, mark, options = uri.removeprefix(_SQLITE).partition("?")
+    file = folder / name
     if not file.is_file():
         raise DataError(f"There is no MLflow database at `{file}`: `router-ml train` or `router-ml retrain` makes one.")
-    return f"{_SQLITE}{file.resolve()}"
+    return f"{_SQLITE}{file.resolve()}{mark}{options}"
 
 
 def _rows(data: Any) -> dict[tuple[str, str], str]:
