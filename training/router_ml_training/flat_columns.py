@@ -25,7 +25,11 @@ def list_column(flat: pl.Series | Mapping[str, pl.Series], lengths: Sequence[int
         shape: The type of the column.
     """
     inner = shape.inner  # type: ignore[attr-defined]
-    items = flat if isinstance(flat, pl.Series) else pl.DataFrame(dict(flat)).select(*inner.to_schema()).to_struct()
+    items = (
+        flat
+        if isinstance(flat, pl.Series)
+        else pl.DataFrame({name: flat[name] for name in inner.to_schema()}).to_struct()
+    )
     offsets = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64))).astype(np.int64)
     column = pa.LargeListArray.from_arrays(pa.array(offsets), items.cast(inner).to_arrow())
     return pl.Series(pl.from_arrow(column), dtype=shape)
