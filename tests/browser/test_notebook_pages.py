@@ -123,6 +123,8 @@ def _wait(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
 
 
 def test_the_figures_follow_the_knob(running: str, page_of: Callable[..., Any]) -> None:
+    from playwright.sync_api import expect
+
     with page_of(running) as page:
         knob = page.get_by_role("slider")
         knob.wait_for(timeout=60_000)
@@ -133,4 +135,5 @@ def test_the_figures_follow_the_knob(running: str, page_of: Callable[..., Any]) 
         knob.focus()
         page.keyboard.press("Home")
         page.get_by_text("asked for 80 %").first.wait_for(timeout=60_000)
+        expect(saved).not_to_have_text(before, timeout=60_000)  # each cell is drawn when it is ready
         assert float(saved.inner_text().rstrip("%")) > float(before.rstrip("%"))
