@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -61,3 +64,40 @@ def test_a_worker_that_dies_is_one_clear_error_and_the_next_work_is_done() -> No
         with pytest.raises(RouterError, match="a worker process of this run died"):
             list(executor.map(ends, [0, 1, 2, 3]))
         assert list(executor.map(doubled, [1, 2])) == [2, 4]
+
+
+RUN = """
+import multiprocessing, time
+from router_ml_training.executor import LocalExecutor
+
+if __name__ == "__main__":
+    with LocalExecutor(2) as executor:
+        list(executor.map(abs, [1, 2, 3]))
+        print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+        time.sleep(600)
+"""
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return "(zombie)" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+def test_the_workers_of_a_run_that_is_killed_end_with_it(tmp_path: Path) -> None:
+    program = tmp_path / "run.py"
+    program.write_text(RUN)
+    with subprocess.Popen(
+        [sys.executable, str(program)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as run:
+        assert run.stdout is not None
+        workers = [int(pid) for pid in run.stdout.readline().split()]
+        assert len(workers) == 2
+        assert all(map(is_running, workers))
+        run.kill()
+    until = time.monotonic() + 30.0
+    while any(map(is_running, workers)) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(map(is_running, workers))

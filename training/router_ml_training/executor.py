@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -96,5 +98,21 @@ class LocalExecutor:
             from multiprocessing import get_context
 
             # A fork would copy locks that threads of LightGBM, polars or a database driver hold, and wait for ever.
-            self._pool = ProcessPoolExecutor(self._processes, mp_context=get_context("spawn"))
+            self._pool = ProcessPoolExecutor(
+                self._processes, mp_context=get_context("spawn"), initializer=_end_with_the_run
+            )
         return self._pool
+
+
+def _end_with_the_run() -> None:
+    # Workers hold both ends of the queue that brings them work: they would never hear that the run is dead, and stay.
+    threading.Thread(target=_outlive_nobody, daemon=True).start()
+
+
+def _outlive_nobody() -> None:
+    from multiprocessing import parent_process
+
+    run = parent_process()
+    if run is not None:
+        run.join()
+        os._exit(1)
