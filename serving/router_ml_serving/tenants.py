@@ -1,10 +1,10 @@
-"""`[tenants.NAME]` of router.toml: which tiers a tenant may use, how often, and how much of the dearest."""
+"""`[tenants.NAME]` of router.toml: tiers, rates, the share of the dearest tier, and in whose name it may judge."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
@@ -13,12 +13,24 @@ from router_ml.errors import ConfigError
 from router_ml.ladder import Ladder
 from router_ml.registry import did_you_mean
 
-__all__ = ["EVERYBODY_ELSE", "SHARE_WINDOW", "TenantRules", "TenantSettings", "Tenants", "TenantsSection", "tenants_of"]
+__all__ = [
+    "EVERYBODY_ELSE",
+    "SHARE_WINDOW",
+    "FeedbackSource",
+    "TenantRules",
+    "TenantSettings",
+    "Tenants",
+    "TenantsSection",
+    "tenants_of",
+]
 
 # The name under [tenants] whose rules hold for everybody that has none of its own.
 EVERYBODY_ELSE = "default"
 # Requests over which a tenant may save up calls of the dearest tier.
 SHARE_WINDOW = 200
+
+# Verifier, rule and retry are the router's own words: nobody else speaks for it.
+FeedbackSource: TypeAlias = Literal["user", "judge", "human", "check"]
 
 PerMinute = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 # Less than one in a window would mean: never. That is what `tiers` is for.
@@ -30,7 +42,8 @@ class TenantSettings(BaseModel):
 
     `tiers` may answer. `requests_per_minute` and `tokens_per_minute` (as upstreams count them, prompts and answers of
     all attempts) refill steadily. `max_large_share` is the share of the tenant's requests that may cost a call of the
-    dearest tier.
+    dearest tier. `feedback_sources` are those in whose name it may judge: people's audits and checks weigh more in
+    training than thumbs.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,6 +52,7 @@ class TenantSettings(BaseModel):
     requests_per_minute: PerMinute | None = None
     tokens_per_minute: PerMinute | None = None
     max_large_share: Share | None = None
+    feedback_sources: Annotated[tuple[FeedbackSource, ...], Field(min_length=1)] | None = None
 
 
 class TenantsSection(RootModel[dict[str, TenantSettings]]):
@@ -54,6 +68,7 @@ class TenantRules:
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
     max_large_share: float | None = None
+    feedback_sources: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +111,7 @@ def _rules(name: str, one: TenantSettings) -> TenantRules:
         requests_per_minute=one.requests_per_minute,
         tokens_per_minute=one.tokens_per_minute,
         max_large_share=one.max_large_share,
+        feedback_sources=None if one.feedback_sources is None else frozenset(one.feedback_sources),
     )
 
 

@@ -276,6 +276,28 @@ def test_nobody_judges_the_decision_of_another_tenant(start_service, call, tmp_p
     assert late.json["recorded"]
 
 
+def test_a_key_judges_only_in_the_name_of_the_sources_of_its_tenant(start_service, call, tmp_path):
+    now = datetime.now(UTC)
+    acme, other = (
+        {"authorization": f"Bearer {issue_key(tmp_path / 'keys', tenant=one, name='', now=now)[1]}"}
+        for one in ("acme", "other")
+    )
+    tenants = '[tenants.acme]\nfeedback_sources = ["judge", "user"]\n'
+    service = start_service(toml=tenants, keys_file=str(tmp_path / "keys"))
+
+    def judge(who, **said):
+        return call(f"{service.url}/v1/feedback", {"decision_id": "01LATER", **said}, headers=who)
+
+    assert judge(acme, adequate=True).json["recorded"]
+    assert judge(acme, adequate=True, source="judge").json["recorded"]
+    both = [{"source": "user", "adequate": True}, {"source": "human", "adequate": False}]
+    for said in ({"adequate": False, "source": "human"}, {"verdicts": both, "dry_run": True}):
+        refused = judge(acme, **said)
+        assert (refused.status, refused.json["error"]["code"]) == (403, "forbidden")
+        assert "tenants.acme.feedback_sources allows judge, user" in refused.json["error"]["message"]
+    assert judge(other, adequate=False, source="human").json["recorded"]
+
+
 def command(service, *arguments):
     program = [sys.executable, "-m", "router_ml.cli", "feedback", "--url", service.url, *arguments]
     return subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)

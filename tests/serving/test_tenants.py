@@ -43,6 +43,12 @@ def test_without_the_section_nobody_is_limited(read):
     assert read("").rules("acme") == TenantRules()
 
 
+def test_a_tenant_may_be_held_to_some_sources_of_feedback(read):
+    tenants = read('[tenants.acme]\nfeedback_sources = ["user", "judge"]\n')
+    assert tenants.rules("acme").feedback_sources == {"user", "judge"}
+    assert tenants.rules("other").feedback_sources is None
+
+
 def test_the_environment_overrides_a_tenant(read):
     tenants = read("[tenants.acme]\nmax_large_share = 0.5\n", {"ROUTER_ML_TENANTS__ACME__MAX_LARGE_SHARE": "0.1"})
     assert tenants.rules("acme").max_large_share == 0.1
@@ -59,6 +65,8 @@ def test_the_environment_overrides_a_tenant(read):
         ("[tenants.acme]\nmax_large_share = 10", "tenants.acme.max_large_share"),
         ("[tenants.acme]\nmax_large_share = 0.001", "tenants.acme.max_large_share"),
         ('[tenants.acme]\ntiers = ["large"]\nmax_large_share = 0.1', "the only tier of this tenant"),
+        ('[tenants.acme]\nfeedback_sources = ["verifier"]', "tenants.acme.feedback_sources"),
+        ("[tenants.acme]\nfeedback_sources = []", "tenants.acme.feedback_sources"),
         ("[tenants]\nacme = 7", "tenants.acme"),
     ],
 )

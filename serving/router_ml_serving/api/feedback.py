@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import orjson
-from fastapi.routing import APIRoute
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,11 +16,12 @@ from router_ml.errors import RequestError
 from router_ml.registry import did_you_mean
 from router_ml.schema import Feedback
 from router_ml.store import Deciding
-from router_ml_serving.api import raw_route
+from router_ml_serving.api import RawRoute, raw_route
 from router_ml_serving.api.openapi import answers, object_with
 from router_ml_serving.auth import Caller
-from router_ml_serving.problems import BodyTooLarge, WrongTenant
+from router_ml_serving.problems import BodyTooLarge, NoPermission, WrongTenant
 from router_ml_serving.service import Service, now_s
+from router_ml_serving.tenants import FeedbackSource
 from router_ml_serving.wire import parse_json
 
 __all__ = ["routes"]
@@ -32,8 +32,6 @@ PATH = "/v1/feedback"
 _MAX_BYTES = 256 * 1024
 _MAX_CHARS = 128
 _DECISION_HEADER, _KEY_HEADER = "x-router-decision-id", "idempotency-key"
-# Verifier, rule and retry are the router's own words: nobody else speaks for it.
-Source = Literal["user", "judge", "human", "check"]
 # Who is right when they differ about one answer.
 _WEIGHTIEST = ("check", "human", "judge", "user")
 # The last four are the words of vLLM's semantic-router. An answer by a needlessly dear tier was still adequate.
@@ -55,7 +53,7 @@ Name = Annotated[str, AfterValidator(_printable)]
 class _Judgement(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    source: Source = "user"
+    source: FeedbackSource = "user"
     tier: str | None = None
     adequate: bool | None = None
     score: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
@@ -106,7 +104,7 @@ class _Body(_Judgement):
         return self
 
 
-def routes(service: Service) -> list[APIRoute]:
+def routes(service: Service) -> list[RawRoute]:
     """Return the routes of this resource."""
 
     async def feedback(request: Request) -> Response:
@@ -117,6 +115,7 @@ def routes(service: Service) -> list[APIRoute]:
         decision_id = _decision_id(body, request.headers)
         key = _one_of("key", (body.key, _header(request.headers, _KEY_HEADER))) or str(ULID())
         for one in body.judgements:
+            _check_source(caller, one.source)
             _check_tier(one.tier, service.holder.current.ladder.names)
         decided = await service.recorder.deciding(decision_id)
         _check_tenant(caller, decided, decision_id)
@@ -139,6 +138,15 @@ def routes(service: Service) -> list[APIRoute]:
 
     said = answers(400, 401, 403, 413, 503, reply=object_with("feedback_id", "recorded", recorded={"type": "boolean"}))
     return [raw_route("POST", PATH, feedback, body=_Body.model_json_schema(), responses=said)]
+
+
+def _check_source(caller: Caller, source: str) -> None:
+    allowed = caller.rules.feedback_sources
+    if allowed is not None and source not in allowed:
+        raise NoPermission(
+            f"feedback of source '{source}' is not for this key: {caller.rules.source}.feedback_sources allows "
+            f"{', '.join(sorted(allowed))}"
+        )
 
 
 def _check_tenant(caller: Caller, decided: Deciding | None, decision_id: str) -> None:
