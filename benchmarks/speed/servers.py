@@ -220,7 +220,7 @@ def _url(process: subprocess.Popen[bytes], log: Path) -> str:
         said = [line for line in log.read_text(encoding="utf-8").splitlines() if line.startswith(_READY)]
         if said:
             return said[0].removeprefix(_READY)
-        time.sleep(0.05)
+        time.sleep(0.01)
     raise RuntimeError(f"the server did not start: {log.read_text(encoding='utf-8').strip()}")
 
 

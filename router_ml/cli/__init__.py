@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import os
 import sys
@@ -119,13 +120,25 @@ def _dispatch(arguments: list[str]) -> int:
         raise UnknownName(f"no command is called '{name}'{hint}; `router-ml --help` lists them")
     entry = COMMANDS[name]
     try:
-        command = cast(_Command, importlib.import_module(entry.module))
+        command = _imported(entry.module)
         args = _parser(name, entry, command).parse_args(rest)
         if args.config is None and DEFAULT_CONFIG.is_file():
             args.config = DEFAULT_CONFIG
         return command.run(args)
     except ModuleNotFoundError as error:
         raise _missing(name, entry, error) from error
+
+
+def _imported(module: str) -> _Command:
+    if module in sys.modules:
+        return cast(_Command, sys.modules[module])
+    # What is imported stays to the end: looking through it for garbage again and again took an eighth of a start.
+    gc.disable()
+    try:
+        return cast(_Command, importlib.import_module(module))
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _without_command(arguments: list[str]) -> int:

@@ -7,7 +7,7 @@ A word is a run of letters with their marks, digits and underscores. Scripts tha
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TypeAlias
 
@@ -53,8 +53,8 @@ class CharClass:
     COUNT = 11
 
 
-_BELOW_LOWER = tuple(range(CharClass.LOWER))
-_ABOVE_LOWER = tuple(range(CharClass.LOWER + 1, CharClass.COUNT))
+# No ASCII character is of the two last classes; lower case, the most frequent one, is what is left.
+_COUNTED_BELOW, _COUNTED_ABOVE = range(CharClass.LOWER), range(CharClass.LOWER + 1, CharClass.IDEOGRAPH)
 
 
 class TextScan:
@@ -145,10 +145,10 @@ def scan(text: str) -> TextScan:
 
 
 def _count_classes(classes: bytes) -> list[int]:
-    # Lower case is what is left: the most frequent class is not counted.
     count = classes.count
-    below, above = [count(kind) for kind in _BELOW_LOWER], [count(kind) for kind in _ABOVE_LOWER]
-    return [*below, len(classes) - sum(below) - sum(above), *above]
+    counts = [*map(count, _COUNTED_BELOW), 0, *map(count, _COUNTED_ABOVE), 0, 0]
+    counts[CharClass.LOWER] = len(classes) - sum(counts)
+    return counts
 
 
 def _read_any(text: str) -> tuple[I64, U64, I64, I64]:
@@ -210,17 +210,25 @@ def _class_table() -> NDArray[np.uint8]:
     return table
 
 
+# The first that applies. One after the other: thousands of characters are tabled before a service is ready.
+_RULES: tuple[tuple[Callable[[str], bool], int], ...] = (
+    ("\n\r".__contains__, CharClass.NEWLINE),
+    (str.isspace, CharClass.SPACE),
+    (str.isdecimal, CharClass.DIGIT),
+    ("+-*/=<>^%|&~".__contains__, CharClass.OPERATOR),
+    ("()[]{}".__contains__, CharClass.BRACKET),
+    (str.isupper, CharClass.UPPER),
+    (str.islower, CharClass.LOWER),
+    ("_".__eq__, CharClass.LOWER),
+    (str.isalnum, CharClass.LETTER),
+    # Vowel signs and accents are marks of their own in many scripts: they belong to the word they stand in.
+    (lambda char: unicodedata.category(char).startswith("M"), CharClass.LETTER),
+    (str.isprintable, CharClass.PUNCTUATION),
+)
+
+
 def _class_of(char: str) -> int:
-    checks = (
-        (char in "\n\r", CharClass.NEWLINE),
-        (char.isspace(), CharClass.SPACE),
-        (char.isdecimal(), CharClass.DIGIT),
-        (char in "+-*/=<>^%|&~", CharClass.OPERATOR),
-        (char in "()[]{}", CharClass.BRACKET),
-        (char.isupper(), CharClass.UPPER),
-        (char.islower() or char == "_", CharClass.LOWER),
-        # Vowel signs and accents are marks of their own in many scripts: they belong to the word they stand in.
-        (char.isalnum() or unicodedata.category(char).startswith("M"), CharClass.LETTER),
-        (char.isprintable(), CharClass.PUNCTUATION),
-    )
-    return next((kind for applies, kind in checks if applies), CharClass.OTHER)
+    for applies, kind in _RULES:
+        if applies(char):
+            return kind
+    return CharClass.OTHER

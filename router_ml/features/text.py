@@ -69,14 +69,13 @@ def compute(view: RequestView) -> list[float]:
     n_words, counts = len(scan.lengths), scan.counts
     per_char = 1.0 / max(scan.n_chars, 1)
     buckets = scan.word_buckets
-    distinct = set(buckets)
     return [
         log1p(scan.n_chars),
         log1p(n_words),
-        *_of_words(scan.lengths, len(distinct)),
+        *_of_words(scan.lengths, len(set(buckets))),
         *[counts[kind] * per_char for kind in _KINDS],
         *[log1p(asked.count(mark)) for mark in _MARKS],
-        *map(log1p, _cues(buckets, distinct)),
+        *map(log1p, _cues(buckets)),
     ]
 
 
@@ -87,16 +86,16 @@ def _of_words(lengths: list[int], n_distinct: int) -> tuple[float, float, float]
     return sum(lengths) / n_words, float(min(max(lengths), 60)), n_distinct / n_words
 
 
-def _cues(buckets: list[int], distinct: set[int]) -> list[int]:
-    counted = [0] * len(_CUES)
-    table = _cue_table()
-    for bucket in table.keys() & distinct:
-        counted[table[bucket]] += buckets.count(bucket)
-    return counted
+def _cues(buckets: list[int]) -> list[int]:
+    counted = [0] * (len(_CUES) + 1)
+    # Few words are cues: what says so is asked without leaving C.
+    for place in filter(None, map(_cue_table().get, buckets)):
+        counted[place] += 1
+    return counted[1:]
 
 
 @cache
 def _cue_table() -> dict[int, int]:
-    """The place in `_CUES` of every bucket that one of its words falls into."""
-    groups = enumerate(_CUES.values())
+    """The place in `_CUES`, from 1, of every bucket that one of its words falls into."""
+    groups = enumerate(_CUES.values(), start=1)
     return {bucket_of(word, WORD_KIND): place for place, words in groups for word in words.split()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from router_ml.features.canonical import canonical, visible
 from router_ml.features.scan import TextScan, scan
@@ -21,6 +21,8 @@ _HEAD_SEEN, _TAIL_SEEN = 8 * _HEAD_CHARS, 8 * _TAIL_CHARS
 _SYSTEM_CHARS = 2000
 # Beyond this depth a JSON value is no schema any more, and reading on would only exhaust the stack.
 _MAX_DEPTH = 50
+# What is none of these is read as a user.
+_ROLES = {"system": "system", "developer": "system", "tool": "tool", "function": "tool", "assistant": "assistant"}
 # A last turn shorter than this ("yes", "go on") says little alone: the turns before it are read with it.
 _SHORT_TURN_CHARS = 80
 
@@ -59,14 +61,15 @@ def view_of(request: Request) -> RequestView:
     system = ""
     non_ascii = 0
     for message in request.messages:
-        role = _role(message)
-        content = message.get("content")
-        text = text_of(content)
+        role, content = _role_of(message.get("role")), message.get("content")
+        if isinstance(content, str):
+            text = content
+        else:
+            text = text_of(content)
+            _count_parts(content, parts)
         chars[role] += len(text)
         turns[role] += 1
         non_ascii += not text.isascii()
-        if not isinstance(content, str):
-            _count_parts(content, parts)
         if role == "user":
             users.append(text)
         elif role == "system" and not system:
@@ -116,13 +119,8 @@ def _tokens(chars: int, ascii_only: bool) -> float:
     return chars / (4.0 if ascii_only else 2.5)
 
 
-def _role(message: Mapping[str, Any]) -> str:
-    role = message.get("role")
-    if role in ("system", "developer"):
-        return "system"
-    if role in ("tool", "function"):
-        return "tool"
-    return "assistant" if role == "assistant" else "user"
+def _role_of(said: object) -> str:
+    return _ROLES.get(said, "user") if isinstance(said, str) else "user"
 
 
 class _Asked(NamedTuple):

@@ -97,6 +97,17 @@ class EventStore(Protocol):
         """
         ...
 
+    def cuts(self, size: int, since: datetime | None = None) -> list[Bounds]:
+        """Return the bounds of pieces of at most `size` interactions, by (ts, id): all that are there now.
+
+        For who reads everything once: a tenth of the price of slices, which have fingerprints.
+
+        Args:
+            size: Interactions per piece.
+            since: Leave out what is older.
+        """
+        ...
+
     def pages(
         self, since: datetime | None = None, *, bounds: Bounds | None = None, size: int = 500
     ) -> Iterator[list[StoredRow]]:

@@ -6,13 +6,14 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import select, text, tuple_
+from sqlalchemy import TextClause, select, text, tuple_
 from sqlalchemy.engine import Connection
 
+from router_ml.store.partitions import windows
 from router_ml.store.rows import Bounds, Place, StoredRow, StoreSlice
 from router_ml.store.tables import INTERACTIONS
 
-__all__ = ["page_of", "slices_of"]
+__all__ = ["cuts_of", "page_of", "slices_of"]
 
 # What `rows.stamp` writes, always: a stamp and an id can be taken apart again.
 _STAMP = len("2026-01-01T00:00:00.000000+00:00")
@@ -33,6 +34,13 @@ _WITHIN = (
     "FROM interactions WHERE ts >= :ts_0 AND ts <= :ts_1 AND (ts, id) >= (:ts_0, :id_0) "
     "AND (ts, id) <= (:ts_1, :id_1) ORDER BY ts, id) AS within"
 )
+# What is skipped is counted in the index, and no row is looked at.
+_EDGE = (
+    "SELECT ts, id FROM interactions WHERE ts >= :ts AND ts < :end AND (ts, id) > (:ts, :id) "
+    "ORDER BY ts {order}, id {order} LIMIT 1 OFFSET :skip"
+)
+# After every stamp.
+_END = "~"
 # The times say which partitions of PostgreSQL are opened; comparing pairs does not.
 _BETWEEN = "i.ts >= :ts_0 AND i.ts <= :ts_1 AND (i.ts, i.id) >= (:ts_0, :id_0) AND (i.ts, i.id) <= (:ts_1, :id_1)"
 # Numbers of feedback are given once and rise: a set of them is told by how many they are and what they add up to.
@@ -76,6 +84,24 @@ def slices_of(connection: Connection, size: int, bounds: Bounds | None = None) -
             after, number = found[1], number + 1
 
 
+def cuts_of(connection: Connection, size: int, since: str) -> Iterator[Bounds]:
+    """Cut a store into pieces, oldest first, and yield their bounds.
+
+    Args:
+        connection: In a transaction.
+        size: Interactions per piece.
+        since: Stamp of the oldest that are wanted; "" for all.
+    """
+    ahead, back = text(_EDGE.format(order="ASC")), text(_EDGE.format(order="DESC"))
+    for start, end in windows(connection, since):
+        after: Place = (start, "")
+        until = end or _END
+        while (first := _edge(connection, ahead, after, until, 0)) is not None:
+            last = _edge(connection, ahead, after, until, size - 1) or _edge(connection, back, after, until, 0)
+            after = last or first
+            yield first, after
+
+
 def page_of(
     connection: Connection, size: int, *, after: Place | None, first: Place | None, last: Place | None
 ) -> tuple[list[StoredRow], Place | None]:
@@ -102,6 +128,11 @@ def page_of(
     words = _words_on(connection, rows)
     page = [StoredRow(id_, body, words.get(id_, ())) for _, id_, body in rows]
     return page, (rows[-1].ts, rows[-1].id) if len(rows) == size else None
+
+
+def _edge(connection: Connection, query: TextClause, after: Place, end: str, skip: int) -> Place | None:
+    row = connection.execute(query, {"ts": after[0], "id": after[1], "end": end, "skip": skip}).first()
+    return None if row is None else (row.ts, row.id)
 
 
 def _words_on(connection: Connection, rows: Sequence[Any]) -> dict[str, list[str]]:

@@ -33,7 +33,7 @@ from router_ml.store.migrations import MIGRATIONS, Migration, migrate, refuse_ne
 from router_ml.store.partitions import Days, drop_partition, make_partitions, partitions_of, unmade, windows
 from router_ml.store.reading import deciding_of, feedback_of, info_of, log_reject, read_row
 from router_ml.store.rows import Bounds, Place, StoredRow, StoreRow, StoreSlice, clean, row_of, stamp, to_utc
-from router_ml.store.slices import page_of, slices_of
+from router_ml.store.slices import cuts_of, page_of, slices_of
 from router_ml.store.tables import FEEDBACK, INTERACTIONS, insert
 
 __all__ = ["SqlStore", "open_sql_store"]
@@ -215,15 +215,19 @@ class SqlStore:
         with self._explained("read"), self._engine.connect() as connection:
             return list(slices_of(connection, size, bounds))
 
+    def cuts(self, size: int, since: datetime | None = None) -> list[Bounds]:
+        """Return the bounds of pieces of at most `size` interactions, in order; see `EventStore.cuts`.
+
+        Raises:
+            StoreError: When the store cannot be read.
+        """
+        with self._explained("read"), self._engine.connect() as connection:
+            return list(cuts_of(connection, size, "" if since is None else stamp(since)))
+
     def pages(
         self, since: datetime | None = None, *, bounds: Bounds | None = None, size: int = SCAN_PAGE
     ) -> Iterator[list[StoredRow]]:
-        """Stream what is kept as it is kept, by (ts, id), page by page as `scan` does.
-
-        Args:
-            since: Leave out what is older.
-            bounds: Only a slice's rows.
-            size: Rows per page.
+        """Stream what is kept as it is kept, page by page as `scan` does; see `EventStore.pages`.
 
         Raises:
             StoreError: When the store cannot be read.

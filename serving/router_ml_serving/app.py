@@ -47,6 +47,9 @@ __all__ = ["CONFIG_ENV", "app_from_environment", "create_app"]
 
 log = logging.getLogger(__name__)
 
+# New objects before the collector looks through them. A request frees its own, so what it would look through are mostly
+# those of requests that are under way: Python's 700 let it do that at every seventh request.
+_COLLECT_EVERY = 10_000
 # How worker processes learn which file to read; without two underscores it overrides no key.
 CONFIG_ENV = "ROUTER_ML_CONFIG"
 
@@ -73,6 +76,7 @@ def create_app(
     Raises:
         ConfigError: When configuration and bundle do not fit together, or a key that was asked for is not set.
         BundleError: When the champion cannot be used.
+        StoreError: When the folder of the spill file cannot be made.
     """
     environ = os.environ if environ is None else environ
     telemetry = Telemetry()
@@ -170,6 +174,7 @@ def _application(service: Service, store: EventStore, shared: SharedLimits | Non
         # What was loaded so far stays for ever: looking through it again cost a tenth of the processor time.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(_COLLECT_EVERY)
         _give_back_memory()
         service.ready = True
         # For what is refused before it is a request: see guard.

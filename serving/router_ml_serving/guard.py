@@ -152,6 +152,8 @@ class GuardedProtocol(HttpToolsProtocol):
         """End an answer."""
         if self._running is not None:
             cast("_InOnePiece", self._running.transport).flush()
+            # The two would hold each other, and all of the request, until the garbage collector looked for them.
+            self._running.transport = self.transport
         super().on_response_complete()
         if self.transport.is_closing():
             self._expect_reading()

@@ -47,7 +47,7 @@ class Recorder:
 
     Args:
         store: Where events go. The recorder does not close it.
-        spill: File for what the store cannot take; its folder is made by `start`.
+        spill: File for what the store cannot take; its folder is made.
         queue_size: Interactions that may wait in memory; beyond that, or 64 MiB, they go to the spill file.
         batch_size: Interactions per transaction. A transaction costs as much as a dozen of them.
         flush_s: How long an interaction waits for its batch to fill.
@@ -55,6 +55,9 @@ class Recorder:
         retention: Interactions older than this are deleted, once an hour and first after one; None keeps them.
         clock: Monotonic seconds.
         now: The time of day, with its time zone.
+
+    Raises:
+        StoreError: When the folder of the spill file cannot be made.
     """
 
     def __init__(
@@ -75,7 +78,7 @@ class Recorder:
         self.recovered = 0
         self.failed = 0
         self.purged = 0
-        self._spill_path = spill
+        _make_folder(spill)
         self._writer = Writer(store, Spill(spill), chunk=batch_size, retry_s=retry_s, clock=clock)
         self._queue_size = queue_size
         self._batch_size = batch_size
@@ -106,16 +109,7 @@ class Recorder:
         return len(self._queue) + self._in_flight
 
     async def start(self) -> None:
-        """Start writing in the background, first of all what an earlier process left in the spill file.
-
-        Raises:
-            StoreError: When the folder of the spill file cannot be made.
-        """
-        folder = self._spill_path.parent
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(f"spill file {self._spill_path}: cannot make its folder: {error.strerror}") from error
+        """Start writing in the background, first of all what an earlier process left in the spill file."""
         self._loop_task = asyncio.create_task(self._run(), name="recorder")
 
     def record(self, interaction: Recordable) -> None:
@@ -302,3 +296,11 @@ class Recorder:
 
 def _size(item: Recordable) -> int:
     return len(item.body) if isinstance(item, StoreRow) else _USUAL_BYTES
+
+
+def _make_folder(spill: Path) -> None:
+    try:
+        spill.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"spill file {spill}: cannot make its folder: {error.strerror}; set serving.spill to another place"
+        raise StoreError(message) from error

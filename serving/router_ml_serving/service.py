@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -214,8 +213,12 @@ class Service:
         if self.config.store.text and not self.rollout.is_shadowing:
             # Written out at once: text takes a fifth of the memory that all these objects do while it waits. What
             # cannot be written is left to the recorder, which counts it as lost.
-            with suppress(TypeError):
-                self.recorder.record(self._row(chat, decided, attempts))
+            try:
+                row = self._row(chat, decided, attempts)
+            except TypeError:
+                pass
+            else:
+                self.recorder.record(row)
                 return
         self.recorder.record(partial(self._row_with_shadow, chat, decided, attempts))
 

@@ -23,15 +23,14 @@ from router_ml_serving.wire import Usage
 __all__ = ["StreamedReply", "refusal", "router_headers", "turn_of", "usage_on_bill"]
 
 _CHAT = ChatShape()
-_HEADERS = ("tier", "model", "decision_id", "policy_version", "attempts", "overhead_ms", "reason")
+_FACTS = ("tier", "model", "decision_id", "policy_version", "attempts", "overhead_ms", "reason")
+_HEADERS = {f"x-router-{name.replace('_', '-')}": name for name in _FACTS} | {"x-model-router-selected-model": "model"}
 _MAX_HEADER_CHARS = 300
 
 
 def router_headers(facts: Json) -> dict[str, str]:
     """Return the `x-router-` headers for the facts of an exchange, safe to send (printable ASCII)."""
-    headers = {f"x-router-{name.replace('_', '-')}": _ascii(str(facts[name])) for name in _HEADERS}
-    headers["x-model-router-selected-model"] = _ascii(str(facts["model"]))
-    return headers
+    return {header: _ascii(str(facts[name])) for header, name in _HEADERS.items()}
 
 
 def turn_of(exchange: Exchange, attempt: Attempt | None, shape: Shape, asked: Json) -> Turn:

@@ -7,7 +7,6 @@ answer of a kilobyte that takes as long as reading the request does.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterable
 
 from starlette.types import Send
@@ -16,7 +15,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 __all__ = ["written_whole"]
 
 # What would end a header, or is none; uvicorn refuses the same.
-_NO_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_NO_VALUE = bytes({*range(0x20), 0x7F} - {ord("\t")})
+_END = b"\r\n"
 _SEND = RequestResponseCycle.send
 
 
@@ -40,16 +40,17 @@ def written_whole(send: Send, status: int, headers: Iterable[tuple[bytes, bytes]
         return False
     if cycle.access_log and cycle.access_logger.isEnabledFor(logging.INFO):
         return False
-    lines = [name + b": " + value for name, value in (*cycle.default_headers, *headers)]
-    if any(map(_NO_VALUE.search, lines)) or status not in STATUS_LINE:
-        return False
+    lines = [name + b": " + value + _END for name, value in (*cycle.default_headers, *headers)]
     if not cycle.keep_alive:
-        lines.append(b"connection: close")
-    head = b"\r\n".join(lines)
+        lines.append(b"connection: close" + _END)
+    head = b"".join(lines)
+    # Nothing of the kind is in it but the ends of the lines.
+    if len(head) - len(head.translate(None, _NO_VALUE)) != len(_END) * len(lines) or status not in STATUS_LINE:
+        return False
     # In the order in which uvicorn does it.
     cycle.response_started = True
     cycle.waiting_for_100_continue = False
-    cycle.transport.write(b"%scontent-length: %d\r\n%s\r\n\r\n%s" % (STATUS_LINE[status], len(body), head, body))
+    cycle.transport.write(b"%scontent-length: %d\r\n%s\r\n%s" % (STATUS_LINE[status], len(body), head, body))
     cycle.response_complete = True
     cycle.message_event.set()
     if not cycle.keep_alive:

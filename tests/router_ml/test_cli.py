@@ -61,6 +61,21 @@ sys.exit(f"{{code}} {{loaded}}")
         assert f"  {name:<{max(map(len, COMMANDS))}}  {entry.help}\n" in done.stdout
 
 
+@pytest.mark.parametrize("body", ["pass", "raise RuntimeError"])
+def test_what_a_command_imports_is_not_searched_for_garbage_and_what_it_makes_is(body: str, tmp_path: Path) -> None:
+    (tmp_path / "probe_command.py").write_text(f"import sys\nsys.made = [[] for _ in range(100_000)]\n{body}\n")
+    code = """
+import contextlib, gc
+from router_ml import cli
+cli.COMMANDS = {"probe": cli.CommandEntry("probe it", "probe_command")}
+before = gc.get_stats()[0]["collections"]
+with contextlib.suppress(RuntimeError, AttributeError):
+    cli.main(["probe"])
+print(gc.get_stats()[0]["collections"] - before < 10, gc.get_freeze_count() > 100_000, gc.isenabled())
+"""
+    assert python(code, tmp_path).stdout == "True True True\n"
+
+
 def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"router-ml {__version__}\n"

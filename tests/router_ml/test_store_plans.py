@@ -112,6 +112,14 @@ def test_who_reads_the_store_by_slices_opens_one_partition_for_each(store: SqlSt
     assert max(len(partitions(plan)) for plan in everything) <= 2
 
 
+def test_cutting_the_store_opens_one_partition_at_a_time_by_its_index(store: SqlStore, plans: Any) -> None:
+    found = [plan for plan in plans(lambda: store.cuts(1_000, datetime(2026, 11, 20, tzinfo=UTC))) if partitions(plan)]
+    assert {len(partitions(plan)) for plan in found} == {1}
+    full = [plan for plan in found if partitions(plan) & {"2026_11_20", "2026_11_21", "2026_11_22"}]
+    assert len(full) > 3 * PER_DAY / 1_000
+    assert [reads_all_of(plan) for plan in full] == [[]] * len(full)
+
+
 def test_who_asks_for_an_id_opens_the_partition_that_it_is_in_by_its_index(store: SqlStore, plans: Any) -> None:
     assert store.deciding("d3-000007") is not None
     ids, body = plans(lambda: store.deciding("d3-000007"))

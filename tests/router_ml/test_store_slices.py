@@ -97,6 +97,25 @@ def test_an_empty_store_has_no_slices(tmp_path: Path) -> None:
         assert list(store.pages()) == []
 
 
+@pytest.mark.parametrize("size", [1, 7, 10, 30, 31])
+def test_cuts_are_everything_in_order_and_each_within_its_size(store: EventStore, size: int) -> None:
+    cuts = store.cuts(size)
+    pieces = [[row.id for page in store.pages(bounds=one, size=4) for row in page] for one in cuts]
+    assert [id_ for piece in pieces for id_ in piece] == [f"i{i:03d}" for i in range(30)]
+    assert all(0 < len(piece) <= size for piece in pieces)
+
+
+def test_cuts_begin_at_a_time_and_may_lie_within_one_moment(tmp_path: Path) -> None:
+    with open_store(f"sqlite:///{tmp_path}/same.db") as store:
+        assert store.cuts(10) == []
+        store.append([item(i, START) for i in range(25)])
+        store.append([item(30)])
+        stamps = [[place[1] for place in one] for one in store.cuts(10)]
+        assert stamps == [["i000", "i009"], ["i010", "i019"], ["i020", "i030"]]
+        assert [one[0][1] for one in store.cuts(10, START + timedelta(seconds=1))] == ["i030"]
+        assert store.cuts(10, item(31).ts) == []
+
+
 def test_what_is_within_the_bounds_of_a_slice_has_its_fingerprint_until_it_changes(store: EventStore) -> None:
     slices = store.slices(10)
     assert [store.slices(10, one.bounds)[0].fingerprint for one in slices] == [one.fingerprint for one in slices]

@@ -155,3 +155,41 @@ def test_an_attempt_is_on_the_bill_even_if_the_judge_fails():
     with pytest.raises(ZeroDivisionError):
         asyncio.run(run(PLAN, attempt, fails, trail, Limits(2, None, lambda: 0.0)))
     assert [one.attempt.cost_usd for one in trail] == [0.5]
+
+
+def test_requests_that_are_ready_take_each_step_together():
+    steps = []
+
+    async def attempt(tier):
+        steps.append("called")
+        return AttemptResult(Attempt(tier=tier), answer=GOOD)
+
+    async def one():
+        steps.append("decided")
+        await run(PLAN, attempt, lambda *_: steps.append("judged"), [], Limits(2, None, lambda: 0.0))
+
+    async def three():
+        await asyncio.gather(one(), one(), one())
+
+    asyncio.run(three())
+    assert steps == ["decided"] * 3 + ["called"] * 3 + ["judged"] * 3
+
+
+def test_who_leaves_before_the_answer_is_judged_has_it_on_the_bill_and_before_the_call_has_nothing():
+    def left_after(turns):
+        trail = []
+
+        async def attempt(tier):
+            return AttemptResult(Attempt(tier=tier, cost_usd=0.5), answer=POOR)
+
+        async def leave():
+            task = asyncio.ensure_future(run(PLAN, attempt, judge, trail, Limits(2, None, lambda: 0.0)))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+        asyncio.run(leave())
+        return [(one.attempt.cost_usd, one.attempt.verdicts) for one in trail]
+
+    assert (left_after(1), left_after(2)) == ([], [(0.5, ())])

@@ -2,10 +2,12 @@
 
 import asyncio
 import functools
+import gc
 import json
 import socket
 import threading
 import time
+import weakref
 from contextlib import closing
 
 import pytest
@@ -24,6 +26,7 @@ async def app(scope, receive, send):
     `/early` does not read it, `/slow` thinks first, `/halting` between head and body, `/endless` never stops to talk,
     `/large` says eight megabytes.
     """
+    answered.append(weakref.ref(receive.__self__))
     if scope["path"] == "/slow":
         await asyncio.sleep(3 * RECEIVE_S)
     if scope["path"] in ("/endless", "/large"):
@@ -41,6 +44,7 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body", "body": body})
 
 
+answered = []
 ended = threading.Event()
 LARGE = 8_000_000
 
@@ -110,6 +114,18 @@ def test_a_usual_request_is_left_alone_and_the_connection_stays(line):
         line.sendall(HEAD + b"content-length: 5\r\n\r\nhello")
         assert answer(line) == (200, [5, 2])
         time.sleep(RECEIVE_S / 2)
+
+
+def test_a_request_that_was_answered_is_gone_without_a_garbage_collection(line):
+    gc.disable()
+    try:
+        answered.clear()
+        for _ in range(3):
+            line.sendall(HEAD + b"content-length: 5\r\n\r\nhello")
+            answer(line)
+        assert answered[0]() is None
+    finally:
+        gc.enable()
 
 
 def test_the_head_of_an_answer_goes_out_with_its_body(line):

@@ -84,6 +84,7 @@ def run_serve(service, *arguments, env=None):
         ({"ROUTER_ML_SERVING__PROT": "1"}, "serving.prot: unknown key (did you mean 'port'?)"),
         ({"ROUTER_ML_SERVING__API_KEY_ENV": "NO_SUCH_KEY"}, "NO_SUCH_KEY is not set"),
         ({"ROUTER_ML_POLICY__SAFE_TIER": "huge"}, "no tier is called 'huge'"),
+        ({"ROUTER_ML_SERVING__SPILL": "/dev/null/spill.jsonl"}, "/dev/null/spill.jsonl: cannot make its folder"),
     ],
 )
 def test_a_mistake_in_the_configuration_is_explained_and_nothing_starts(service, env, part):
@@ -134,6 +135,29 @@ def test_a_service_told_to_stop_while_it_starts_stops(start_service, wait_s):
     assert process.wait(20) in (0, -signal.SIGTERM)
 
 
+def test_a_service_told_to_stop_does_not_wait_for_workers_that_start(start_service, tmp_path):
+    # Python runs this file first of all: workers, which are spawned, never come to their end of it.
+    begun = tmp_path / "begun"
+    hang = f"open({str(begun)!r}, 'w').close(); time.sleep(90)"
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import sys, time\nif '--multiprocessing-fork' in sys.orig_argv: {hang}\n"
+    )
+    home = start_service().home
+    command = [sys.executable, "-m", "router_ml.cli", "serve", "--config", str(home / "router.toml"), "--workers", "2"]
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": path})
+    try:
+        deadline = time.monotonic() + 60
+        while not begun.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
 def again(service, *command, env=None):
     """Start another service with the configuration of one that runs; `command` may wrap or extend its own."""
     one = service.process
@@ -150,14 +174,22 @@ def test_what_the_command_line_says_reaches_the_workers(start_service, call, put
     command = [*service.process.command, "--workers", "3", "--host", "127.0.0.1"]
     other = again(service, *command, env={"ROUTER_ML_SERVING__WORKERS": "2"})
     try:
-        alone, shared = (
-            call(f"{url}/admin/rollout", headers={"authorization": "Bearer sk-admin"}).json
-            for url in (service.url, other.url)
-        )
+        alone, shared = (rollout_of(url, call) for url in (service.url, other.url))
     finally:
         assert other.stop() == 0
     assert other.url.startswith("http://127.0.0.1:")
     assert threshold(shared) == pytest.approx(3 * threshold(alone))
+
+
+def rollout_of(url, call):
+    """Return the state of a roll-out, once the worker that answers has looked at the shelf for its challenger."""
+    deadline = time.monotonic() + 30
+    while True:
+        state = call(f"{url}/admin/rollout", headers={"authorization": "Bearer sk-admin"}).json
+        if state["challenger"] is not None:
+            return state
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def threshold(state):

@@ -91,6 +91,15 @@ def test_trees_grown_by_a_cluster_predict_as_well_as_those_of_one_process(client
     assert abs(losses[0] - losses[1]) < 0.1 * (untaught - losses[1])
 
 
+def test_one_worker_grows_the_trees_of_one_process_and_as_many() -> None:
+    rows, held_out = rows_of(3000, 7), rows_of(1000, 8)
+    with connected(None, workers=1) as client:
+        together = DaskGrow(client)(PARAMETERS, rows, 80, held_out)
+    alone = grow_here(PARAMETERS, rows, 80, held_out)
+    assert together.n_best == alone.n_best < 80
+    assert loss_of(together.booster, held_out, alone.n_best) == loss_of(alone.booster, held_out, alone.n_best)
+
+
 def test_many_rows_are_grown_on_without_a_warning(client: Any) -> None:
     rng = np.random.default_rng(6)
     dense = rng.normal(size=(60_000, 60)).astype(np.float32)

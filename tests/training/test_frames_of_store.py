@@ -281,6 +281,19 @@ def test_rows_that_cannot_be_read_are_told_by_every_way(url: str) -> None:
         assert told == ["i00007"]
 
 
+def test_what_is_deleted_while_the_store_is_read_is_not_there(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames_of_store, "_BATCH", 30)
+    frames = read_frames(url, executor=LocalExecutor())
+    first = next(frames)
+    with open_store(url) as store:
+        left = [one.id for one in store.scan() if one.id not in set(first["id"])]
+        assert store.delete(ids=left[:30]) == 30
+    rest = list(frames)
+    assert [frame.height for frame in rest] == [0, 30]
+    assert rest[0].schema == INTERACTION_SCHEMA
+    assert rest[1]["id"].to_list() == left[30:]
+
+
 def test_a_store_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such event store"):
         list(read_frames(str(tmp_path / "none.db")))

@@ -31,5 +31,7 @@ def list_column(flat: pl.Series | Mapping[str, pl.Series], lengths: Sequence[int
         else pl.DataFrame({name: flat[name] for name in inner.to_schema()}).to_struct()
     )
     offsets = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64))).astype(np.int64)
-    column = pa.LargeListArray.from_arrays(pa.array(offsets), items.cast(inner).to_arrow())
+    # The newest types are those of polars itself: no text is copied.
+    values = items.cast(inner).to_arrow(compat_level=pl.CompatLevel.newest())
+    column = pa.LargeListArray.from_arrays(pa.array(offsets), values)
     return pl.Series(pl.from_arrow(column), dtype=shape)

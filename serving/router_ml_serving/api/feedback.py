@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import orjson
+from fastapi.routing import APIRoute
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,7 +17,7 @@ from router_ml.errors import RequestError
 from router_ml.registry import did_you_mean
 from router_ml.schema import Feedback
 from router_ml.store import Deciding
-from router_ml_serving.api import RawRoute, raw_route
+from router_ml_serving.api import raw_route
 from router_ml_serving.api.openapi import answers, object_with
 from router_ml_serving.auth import Caller
 from router_ml_serving.problems import BodyTooLarge, NoPermission, WrongTenant
@@ -104,7 +105,7 @@ class _Body(_Judgement):
         return self
 
 
-def routes(service: Service) -> list[RawRoute]:
+def routes(service: Service) -> list[APIRoute]:
     """Return the routes of this resource."""
 
     async def feedback(request: Request) -> Response:

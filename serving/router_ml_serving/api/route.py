@@ -17,7 +17,7 @@ from router_ml_serving.api.openapi import answers, object_with
 from router_ml_serving.auth import Caller
 from router_ml_serving.front import JsonReply
 from router_ml_serving.problems import ModelNotFound
-from router_ml_serving.service import Admitted, Service, now_s
+from router_ml_serving.service import Admitted, Decided, Service, now_s
 from router_ml_serving.wire import Chat, Target, parse_json, read_chat, resolve
 
 __all__ = ["BODY", "decision_json", "routes"]
@@ -70,22 +70,38 @@ def routes(service: Service) -> list[APIRoute]:
             raise
         standing = _standing(service, asked[0][0].caller)
         if not batch:
-            return JsonReply(orjson.dumps(_decided(service, *asked[0], headers, started_s)), standing)
+            admitted, target = asked[0]
+            waited_s = await _others_too()
+            decided = service.decide(admitted, target=target)
+            waited_s += await _others_too()
+            told = _told(service, admitted, decided, headers, started_s + waited_s)
+            await _others_too()
+            return JsonReply(orjson.dumps(told), standing)
         decisions = []
         for i, (one, target) in enumerate(asked):
             if i % _UNINTERRUPTED == 0:  # other requests come in between
                 await asyncio.sleep(0)
-            decisions.append(_decided(service, one, target, headers, now_s()))
+            started_s = now_s()
+            decisions.append(_told(service, one, service.decide(one, target=target), headers, started_s))
         return JsonReply(orjson.dumps({"decisions": decisions}), standing)
 
     return [raw_route("POST", PATH, decide, body=_BODY_OR_BATCH, responses=_ANSWERS)]
 
 
-def _decided(
-    service: Service, admitted: Admitted, target: Target, headers: Headers, started_s: float
+async def _others_too() -> float:
+    """Let all requests that are ready come this far, and return how long that took, in seconds.
+
+    While its code is in the processor's caches, the same step for the next request takes half the time.
+    """
+    paused_s = now_s()
+    await asyncio.sleep(0)
+    return now_s() - paused_s
+
+
+def _told(
+    service: Service, admitted: Admitted, decided: Decided, headers: Headers, started_s: float
 ) -> dict[str, object]:
     chat = admitted.chat
-    decided = service.decide(admitted, target=target)
     decision, ladder = decided.decision, decided.router.ladder
     service.record(chat, decided, [])
     service.limits.note(admitted.caller, (decision.tier,), ladder.names)

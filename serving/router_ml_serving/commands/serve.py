@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
-from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
 from router_ml.config import load_config, parse_section
 from router_ml.errors import UsageError
@@ -31,7 +31,7 @@ __all__ = ["add_arguments", "run"]
 
 # Longer than clients keep idle connections, so that the client closes first and never writes to a closed one.
 _KEEPALIVE_S = 75
-_WORKER_START_S = 60.0
+_WORKER_START_S = 60
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -113,8 +113,17 @@ class _Server(uvicorn.Server):
 class _Workers(Multiprocess):
     def init_processes(self) -> None:
         super().init_processes()
-        if all(process.wait_until_ready(_WORKER_START_S, self.should_exit) for process in self.processes):
+        if all(self._is_up(process) for process in self.processes):
             _announce(self.sockets[0])
+
+    def _is_up(self, process: Process) -> bool:
+        for _ in range(_WORKER_START_S):
+            self.handle_signals()  # a stop does not wait for workers that start
+            if process.wait_until_ready(1.0, self.should_exit):
+                return True
+            if self.should_exit.is_set() or not process.process.is_alive():
+                break
+        return False
 
 
 def _options(settings: ServingSettings) -> dict[str, Any]:  # keyword arguments of uvicorn.Config

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from router_ml.registry import require
 
-__all__ = ["BoostingRows", "Grow", "Growth", "grow_here"]
+__all__ = ["PATIENCE", "BoostingRows", "Grow", "Growth", "grow_here"]
 
 F32: TypeAlias = NDArray[np.float32]
 F64: TypeAlias = NDArray[np.float64]
 
 # Trees without a gain on the held-out rows after which growing stops.
-_PATIENCE = 25
+PATIENCE = 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,6 @@ def grow_here(
 
     if held_out is None:
         return Growth(lightgbm.train(dict(parameters), data(rows), n_trees), n_trees)
-    stop = [lightgbm.early_stopping(_PATIENCE, verbose=False)]
+    stop = [lightgbm.early_stopping(PATIENCE, verbose=False)]
     booster = lightgbm.train(dict(parameters), data(rows), n_trees, valid_sets=[data(held_out)], callbacks=stop)
     return Growth(booster, int(booster.best_iteration))
