@@ -97,9 +97,12 @@ def cuts_of(connection: Connection, size: int, since: str) -> Iterator[Bounds]:
         after: Place = (start, "")
         until = end or _END
         while (first := _edge(connection, ahead, after, until, 0)) is not None:
-            last = _edge(connection, ahead, after, until, size - 1) or _edge(connection, back, after, until, 0)
-            after = last or first
-            yield first, after
+            last = _edge(connection, ahead, after, until, size - 1)
+            if last is None:  # what is appended meanwhile would make a piece of every few rows
+                yield first, _edge(connection, back, after, until, 0) or first
+                break
+            yield first, last
+            after = last
 
 
 def page_of(

@@ -92,7 +92,7 @@ async def run(
             break
         # In the trail before it is judged: what was paid for is on the bill even if the judge fails.
         trail.append(result)
-        await asyncio.sleep(0)
+        await _turn_to_judge(result)
         result = trail[-1] = judged(result, judge)
         if _accepted(result):
             return result
@@ -106,6 +106,11 @@ async def run(
         message = "a cascade needs at least one attempt"
         raise ValueError(message)
     return best
+
+
+async def _turn_to_judge(result: AttemptResult) -> None:
+    if result.answer is not None:  # an open stream is its owner's at once: nobody else would close it
+        await asyncio.sleep(0)
 
 
 def judged(result: AttemptResult, judge: Callable[[Answer, str], Verdict | None]) -> AttemptResult:

@@ -100,8 +100,8 @@ def _given(exchange: Exchange) -> AttemptResult | None:
     given = shown(exchange.trail)
     if given is None or given.attempt.error == CANCELLED:
         return None
-    # A deadline of ours cancels a call, too; but then the client has got the answer that was there before.
-    left = exchange.answered_s is None and exchange.trail[-1].attempt.finish_reason == CANCELLED
+    # It left while a better answer was fetched, or before this one was judged.
+    left = exchange.answered_s is None and given.attempt.error is None
     return None if left else given
 
 

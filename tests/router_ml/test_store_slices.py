@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from router_ml.schema import Feedback, Interaction
 from router_ml.store import EventStore, open_store
+from router_ml.store.slices import cuts_of
+from router_ml.store.sql import SqlStore
 
 START = datetime(2026, 1, 1, 23, 0, tzinfo=UTC)
 
@@ -114,6 +117,16 @@ def test_cuts_begin_at_a_time_and_may_lie_within_one_moment(tmp_path: Path) -> N
         assert stamps == [["i000", "i009"], ["i010", "i019"], ["i020", "i030"]]
         assert [one[0][1] for one in store.cuts(10, START + timedelta(seconds=1))] == ["i030"]
         assert store.cuts(10, item(31).ts) == []
+
+
+def test_what_is_appended_while_the_store_is_cut_makes_no_piece_of_every_few_rows(store: EventStore) -> None:
+    assert isinstance(store, SqlStore)
+    n = 0
+    with store._engine.connect() as connection:
+        for n, _ in enumerate(islice(cuts_of(connection, 10, ""), 20), start=1):
+            store.append([item(30 + n)])
+    # PostgreSQL sees what others commit, and cuts at midnight.
+    assert n in (3, 4)
 
 
 def test_what_is_within_the_bounds_of_a_slice_has_its_fingerprint_until_it_changes(store: EventStore) -> None:

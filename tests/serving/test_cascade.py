@@ -193,3 +193,21 @@ def test_who_leaves_before_the_answer_is_judged_has_it_on_the_bill_and_before_th
         return [(one.attempt.cost_usd, one.attempt.verdicts) for one in trail]
 
     assert (left_after(1), left_after(2)) == ([], [(0.5, ())])
+
+
+def test_a_stream_that_was_opened_is_handed_over_though_its_client_leaves_at_that_moment():
+    opened = AttemptResult(Attempt(tier="small"), reply="a stream that somebody has to close")
+    handed_over = []
+
+    async def serve():
+        task = asyncio.current_task()
+
+        async def attempt(tier):
+            task.cancel()
+            return opened
+
+        handed_over.append(await run(PLAN, attempt, judge, [], Limits(2, None, lambda: 0.0)))
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(serve())
+    assert handed_over == [opened]

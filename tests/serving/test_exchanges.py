@@ -1,12 +1,20 @@
 """What follows an exchange: the roll-out, the share of the dearest tier and weak negatives count what is evidence."""
 
+import asyncio
 import json
 import socket
 import time
 from contextlib import closing
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
+
+from router_ml.config import load_config
+from router_ml.store import open_store
+from router_ml_serving.app import create_app
+from router_ml_serving.settings import serving_settings
+from router_ml_serving.upstream import Reply
 
 ADMIN = {"authorization": "Bearer sk-admin"}
 SHORT = "[use_cases.short]\ntotal_ms = 400\n"
@@ -67,6 +75,32 @@ def test_a_client_that_left_while_a_better_answer_was_fetched_says_nothing(admin
     assert [sent["model"] for sent in upstream.cancelled()] == ["maxi"]
     time.sleep(0.1)
     assert call(f"{admin.url}/admin/rollout", headers=ADMIN).json["lately"] == before
+
+
+def test_a_client_that_left_before_its_answer_was_judged_says_nothing(admin, tmp_path):
+    said = {"choices": [{"index": 0, "message": {"content": "42"}, "finish_reason": "stop"}]}
+    leaves = [True, False]
+
+    class Upstream:
+        async def complete(self, tier, sent, **_):
+            if leaves.pop(0):
+                asyncio.current_task().cancel()
+            return Reply(200, {}, json.dumps(said).encode(), said)
+
+    async def two(app):
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
+            for _ in range(2):
+                body = {"messages": [{"role": "user", "content": "Hello"}]}
+                await asyncio.gather(client.post("/v1/chat/completions", json=body), return_exceptions=True)
+            return (await client.get("/admin/rollout", headers=ADMIN)).json()["lately"]
+
+    config = load_config(admin.home / "router.toml", {})
+    keys = {"SMALL_KEY": "k", "ROUTER_ML_ADMIN_KEY": "sk-admin"}
+    with open_store(f"sqlite:///{tmp_path}/events.db") as store:
+        app = create_app(serving_settings(config), config, store=store, upstream=Upstream(), environ=keys)
+        found = asyncio.run(two(app))
+    assert leaves == []
+    assert [found[metric]["n"] for metric in ("escalation", "error")] == [1, 1]
 
 
 def test_a_call_that_never_went_out_costs_nothing_of_the_share(start_service):

@@ -1,6 +1,14 @@
 """`POST /v1/route`: a decision, its reasons, and its record; no upstream call."""
 
+import asyncio
+import json
+
 import pytest
+
+from router_ml.config import load_config
+from router_ml.store import open_store
+from router_ml_serving.app import create_app
+from router_ml_serving.settings import serving_settings
 
 
 @pytest.fixture
@@ -127,3 +135,29 @@ def test_asking_where_an_answer_would_come_from_is_no_retry_of_it(start_service,
     later = call(f"{service.url}/v1/route", asked).json["decision_id"]
     assert service.recorded(later).feedback == service.recorded(first).feedback == ()
     assert service.metric('router_ml_feedback_total{new="true",source="retry"}') == 0
+
+
+def test_decisions_that_are_made_at_once_hold_the_share_of_the_dearest_tier(service, tmp_path):
+    path = tmp_path / "router.toml"
+    path.write_text((service.home / "router.toml").read_text() + "[tenants.default]\nmax_large_share = 0.1\n")
+    config, sent = load_config(path, {}), []
+
+    async def post(app):
+        scope = {"type": "http", "method": "POST", "path": "/v1/route", "headers": []}
+        asked = {"type": "http.request", "body": json.dumps(body(model="router-1")).encode()}
+
+        async def receive():
+            return asked
+
+        async def send(message):
+            sent.append(message.get("body"))
+
+        await app(scope, receive, send)
+
+    async def all_at_once(app):
+        await asyncio.gather(*(post(app) for _ in range(20)))
+
+    with open_store(f"sqlite:///{tmp_path}/events.db") as store:
+        asyncio.run(all_at_once(create_app(serving_settings(config), config, store=store, environ={"SMALL_KEY": "k"})))
+    tiers = [json.loads(said)["tier"] for said in sent if said]
+    assert (len(tiers), tiers.count("large")) == (20, 0.1 * 20 + 1)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from urllib.parse import urlsplit
 
 import pytest
@@ -136,26 +136,39 @@ def test_a_service_told_to_stop_while_it_starts_stops(start_service, wait_s):
 
 
 def test_a_service_told_to_stop_does_not_wait_for_workers_that_start(start_service, tmp_path):
-    # Python runs this file first of all: workers, which are spawned, never come to their end of it.
-    begun = tmp_path / "begun"
-    hang = f"open({str(begun)!r}, 'w').close(); time.sleep(90)"
-    (tmp_path / "sitecustomize.py").write_text(
-        f"import sys, time\nif '--multiprocessing-fork' in sys.orig_argv: {hang}\n"
-    )
-    home = start_service().home
-    command = [sys.executable, "-m", "router_ml.cli", "serve", "--config", str(home / "router.toml"), "--workers", "2"]
-    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": path})
-    try:
-        deadline = time.monotonic() + 60
-        while not begun.exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+    with starting_workers(start_service().home, tmp_path, each_s=90) as process:
         process.terminate()
         assert process.wait(30) == 0
-    finally:
-        process.kill()
-        process.wait()
+
+
+def test_a_service_told_to_restart_its_workers_while_they_start_serves_first(start_service, tmp_path):
+    with starting_workers(start_service().home, tmp_path, each_s=1) as process:
+        process.send_signal(signal.SIGHUP)
+        assert any("listening on" in line for line in process.stderr)
+
+
+@contextmanager
+def starting_workers(home, tmp_path, *, each_s):
+    """Yield a service whose two workers have begun to start, which takes each of them `each_s` and more."""
+    # Python runs this file first of all.
+    begun = tmp_path / "begun"
+    wait = f"open({str(begun)!r}, 'w').close(); time.sleep({each_s})"
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import sys, time\nif '--multiprocessing-fork' in sys.orig_argv: {wait}\n"
+    )
+    command = [sys.executable, "-m", "router_ml.cli", "serve", "--config", str(home / "router.toml"), "--workers", "2"]
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    env = {**os.environ, "PYTHONPATH": path, "SMALL_KEY": "sk-small"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while not begun.exists():
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            yield process
+        finally:
+            process.terminate()
+            process.wait(60)
 
 
 def again(service, *command, env=None):

@@ -72,7 +72,7 @@ def routes(service: Service) -> list[APIRoute]:
         if not batch:
             admitted, target = asked[0]
             waited_s = await _others_too()
-            decided = service.decide(admitted, target=target)
+            decided = _decided(service, admitted, target)
             waited_s += await _others_too()
             told = _told(service, admitted, decided, headers, started_s + waited_s)
             await _others_too()
@@ -82,7 +82,7 @@ def routes(service: Service) -> list[APIRoute]:
             if i % _UNINTERRUPTED == 0:  # other requests come in between
                 await asyncio.sleep(0)
             started_s = now_s()
-            decisions.append(_told(service, one, service.decide(one, target=target), headers, started_s))
+            decisions.append(_told(service, one, _decided(service, one, target), headers, started_s))
         return JsonReply(orjson.dumps({"decisions": decisions}), standing)
 
     return [raw_route("POST", PATH, decide, body=_BODY_OR_BATCH, responses=_ANSWERS)]
@@ -98,13 +98,19 @@ async def _others_too() -> float:
     return now_s() - paused_s
 
 
+def _decided(service: Service, admitted: Admitted, target: Target) -> Decided:
+    decided = service.decide(admitted, target=target)
+    # At once: the next decision may be made before this one is recorded.
+    service.limits.note(admitted.caller, (decided.decision.tier,), decided.router.ladder.names)
+    return decided
+
+
 def _told(
     service: Service, admitted: Admitted, decided: Decided, headers: Headers, started_s: float
 ) -> dict[str, object]:
     chat = admitted.chat
     decision, ladder = decided.decision, decided.router.ladder
     service.record(chat, decided, [])
-    service.limits.note(admitted.caller, (decision.tier,), ladder.names)
     service.recall.decided(chat.request, decision, decided.input_tokens)
     overhead_s = now_s() - started_s
     service.telemetry.decision(decision, PATH, overhead_s)

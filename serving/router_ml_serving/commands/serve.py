@@ -32,6 +32,7 @@ __all__ = ["add_arguments", "run"]
 # Longer than clients keep idle connections, so that the client closes first and never writes to a closed one.
 _KEEPALIVE_S = 75
 _WORKER_START_S = 60
+_STOPS = frozenset({signal.SIGTERM, signal.SIGINT})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -118,7 +119,8 @@ class _Workers(Multiprocess):
 
     def _is_up(self, process: Process) -> bool:
         for _ in range(_WORKER_START_S):
-            self.handle_signals()  # a stop does not wait for workers that start
+            if not _STOPS.isdisjoint(self.signal_queue):  # a stop does not wait for workers that start; all else does
+                self.should_exit.set()
             if process.wait_until_ready(1.0, self.should_exit):
                 return True
             if self.should_exit.is_set() or not process.process.is_alive():
