@@ -48,9 +48,9 @@ __all__ = ["CONFIG_ENV", "app_from_environment", "create_app"]
 log = logging.getLogger(__name__)
 
 # New objects before the collector looks through them, and how many times it does so before it looks through older ones.
-# A request frees its own, so what it would look through are mostly those of requests that are under way: Python's 700 let
-# it do that at every seventh request. The older ones are few once what was loaded is frozen, and are not let wait: what
-# failed calls leave behind grew the memory by 5 % in a minute of them.
+# A request frees its own, so what it would look through are mostly those of requests that are under way: Python's 700
+# let it do that at every seventh request. The older ones are few once what was loaded is frozen, and are not let wait:
+# what failed calls leave behind grew the memory by 5 % in a minute of them.
 _COLLECT_EVERY = (5_000, 5, 2)
 # How worker processes learn which file to read; without two underscores it overrides no key.
 CONFIG_ENV = "ROUTER_ML_CONFIG"
