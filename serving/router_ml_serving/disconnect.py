@@ -12,7 +12,7 @@ __all__ = ["ClientGone", "unless_gone"]
 
 T = TypeVar("T")
 # How long a request runs before its client is watched.
-_LOOK_AFTER_S = 0.1
+_LOOK_AFTER_S = 0.02
 
 
 class ClientGone(Exception):

@@ -227,7 +227,8 @@ def test_who_only_reads_neither_waits_for_writers_nor_makes_partitions(
     writer = open_at()
     writer.append([interaction("a")])
     patient = f"{url}{'&' if '?' in url else '?'}options=-clock_timeout%3D200ms"
-    with writer._writing(), open_store(patient) as reader:
+    with writer._writing(), SqlStore(connect(parse_url(patient)), url, clock=lambda: NOW) as reader:
+        reader.upgrade()
         assert reader.count() == 1
     with writer._writer.begin() as connection:
         for day in partitions_of(connection)[1:]:
