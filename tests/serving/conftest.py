@@ -162,13 +162,12 @@ class Upstream:
         return found
 
     def cancelled(self) -> list[dict[str, Any]]:
-        """Return the calls since the last look that were cancelled; waits for the first one."""
-        deadline = time.monotonic() + 5
-        found: list[dict[str, Any]] = []
-        while not found and time.monotonic() < deadline:
+        """Return the calls since the last look that were cancelled; waits for the first one, ten seconds at most."""
+        deadline = time.monotonic() + 10
+        # Not `calls`: one that is taken away while it runs is never seen to be cancelled.
+        while not any(sent["cancelled"] for sent in call(f"{self.url}/calls").json) and time.monotonic() < deadline:
             time.sleep(0.05)
-            found += [sent for sent in self.calls() if sent["cancelled"]]
-        return found
+        return [sent for sent in self.calls() if sent["cancelled"]]
 
 
 @dataclass
